@@ -1,0 +1,1 @@
+"""What needs both sides on one machine: demo, rehearsals, reports."""

@@ -1,0 +1,1 @@
+"""Differential privacy at a site: mechanism, accounting, ledger, training."""

@@ -1,0 +1,1 @@
+"""What may cross a hospital's border: files, messages, receipts and their checks. No torch."""

@@ -1,0 +1,1 @@
+"""The coordinator: hosts Flower's Fleet service, rounds, journal, control services."""

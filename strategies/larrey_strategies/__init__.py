@@ -1,0 +1,1 @@
+"""Federated algorithms, one file a paper, as pure functions over numpy arrays."""
