@@ -8,7 +8,7 @@ that may cross a hospital's border. The *message* (what was expected, what was f
     ├── UsageError        the person at the keyboard can correct the input
     │   ├── FileError     a file is missing, unreadable or not what its schema says
     │   └── PortBusy      the address is taken
-    ├── Refusal           a rule of the site, the study or the coordinator says no; nothing was spent
+    ├── Refusal           a rule says no; nothing was spent
     ├── DataError         a cohort does not meet its contract; stays at the site
     ├── IntegrityError    something signed, hashed or chained does not verify
     └── TransportError    the other side cannot be reached or answered out of protocol
