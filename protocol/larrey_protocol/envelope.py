@@ -1,0 +1,80 @@
+"""Check an update before it counts: at the site before it leaves, at the coordinator on arrival.
+
+Reads the file block by block, so that memory does not grow with the model. The same function
+serves both sides of the border; what differs is only what a refusal leads to.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from larrey_protocol.errors import Refusal
+from larrey_protocol.tensors import TensorLayout, parse_header
+
+__all__ = ["UpdateFacts", "check_update"]
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFacts:
+    """What was found in an admissible update."""
+
+    norm: float  # L2
+    file_bytes: int
+
+
+def check_update(descriptor: int, layout: TensorLayout, *, norm_bound: float) -> UpdateFacts:
+    """Return the facts of the tensor file behind an open descriptor.
+
+    Args:
+        descriptor: readable; its offset is not used.
+        layout: what the study says an update looks like; it fixes the size to the byte.
+        norm_bound: largest admissible L2 norm (`larrey_protocol.norms.norm_bound`).
+
+    Raises:
+        Refusal: ``update-too-large``, ``update-malformed``, ``update-wrong-tensors``,
+            ``update-not-finite`` or ``update-over-norm``.
+    """
+    size = os.fstat(descriptor).st_size
+    if size > layout.nbytes:
+        raise _no("too-large", f"has {size} bytes, expected {layout.nbytes}")
+    header = os.pread(descriptor, len(layout.header), 0)
+    if header != layout.header:
+        found = parse_header(os.pread(descriptor, size, 0), file_bytes=size)
+        raise _no("wrong-tensors", f"has {len(found.entries)} tensors other than the study's")
+    if size != layout.nbytes:
+        raise _no("malformed", f"has {size} bytes, expected {layout.nbytes}")
+    square = _sum_of_squares(descriptor, len(header), size)
+    if not math.isfinite(square):
+        raise _no("not-finite", "holds NaN or infinity")
+    norm = math.sqrt(square)
+    if norm > norm_bound:
+        raise _no("over-norm", f"has norm {norm:.4g}, at most {norm_bound:.4g} is possible")
+    return UpdateFacts(norm, size)
+
+
+def _sum_of_squares(descriptor: int, offset: int, end: int) -> float:
+    """Return the sum of squares in float64; not finite if any element is not."""
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        while offset < end:
+            block = os.pread(descriptor, min(_BLOCK_BYTES, end - offset), offset)
+            if not block:
+                raise _no("malformed", "became shorter while it was read")
+            values = np.frombuffer(block, "<f4")
+            part = float(np.dot(values, values))
+            if not math.isfinite(part):  # float32 overflow of finite values, or truly not finite
+                wide = values.astype(np.float64)
+                part = float(np.dot(wide, wide))
+            total += part
+            offset += len(block)
+    return total
+
+
+def _no(kind: str, what: str) -> Refusal:
+    return Refusal(f"update-{kind}", f"the update {what}", "It is not sent and not counted.")

@@ -1,0 +1,129 @@
+"""Ed25519 keys that sign studies, answers, receipts and certificates.
+
+Public keys travel as ``ed25519:<base64url>``; people compare the fingerprint, five groups of four
+characters. Private keys live in PEM files of mode 0600. The primitives are `cryptography`'s.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from larrey_protocol.errors import FileError, IntegrityError
+
+__all__ = ["SigningKey", "fingerprint", "verify", "write_private"]
+
+_PREFIX = "ed25519:"
+
+
+class SigningKey:
+    """A private Ed25519 key."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        raw = private.public_key().public_bytes_raw()
+        self.public = _PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """Return a new key from the operating system's entropy."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> SigningKey:
+        """Return the key in a PEM file.
+
+        Raises:
+            FileError: ``missing-file``, ``key-exposed`` (others may read it) or ``invalid-key``.
+        """
+        pem = read_private(path)
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except ValueError as error:
+            raise FileError("invalid-key", f"{path} is not a private key") from error
+        if not isinstance(private, Ed25519PrivateKey):
+            raise FileError("invalid-key", f"{path} is not an Ed25519 key")
+        return cls(private)
+
+    def save(self, path: Path) -> None:
+        """Write the key to a new file of mode 0600."""
+        pem = self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        write_private(path, pem)
+
+    def sign(self, message: bytes) -> str:
+        """Return the signature of ``message`` in base64url."""
+        return base64.urlsafe_b64encode(self._private.sign(message)).decode()
+
+
+def verify(public: str, message: bytes, signature: str) -> None:
+    """Return if ``signature`` is the one of ``message`` under ``public``.
+
+    Raises:
+        IntegrityError: ``bad-signature``.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(_raw(public))
+        key.verify(base64.urlsafe_b64decode(signature), message)
+    except (InvalidSignature, ValueError) as error:
+        raise IntegrityError(
+            "bad-signature",
+            f"a signature does not verify under key {_safe_fingerprint(public)}",
+            "Compare the fingerprint with its owner by phone.",
+        ) from error
+
+
+def fingerprint(public: str) -> str:
+    """Return what two people read to each other: five groups of four base32 characters."""
+    text = base64.b32encode(hashlib.sha256(_raw(public)).digest()).decode()[:20]
+    return "-".join(text[i : i + 4] for i in range(0, 20, 4))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a secret to a new file that only its owner may read.
+
+    Raises:
+        FileError: ``file-exists``; a secret is never overwritten.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise FileError("file-exists", f"{path} exists; a key is never overwritten") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def read_private(path: Path) -> bytes:
+    """Return a secret file's bytes.
+
+    Raises:
+        FileError: ``missing-file``, or ``key-exposed`` if other accounts may read or change it.
+    """
+    if not path.is_file():
+        raise FileError("missing-file", f"expected a key at {path}, found none", "Check the path.")
+    if path.stat().st_mode & 0o037:  # owner, and a group that may only read (mounted secrets)
+        raise FileError("key-exposed", f"{path} is open to others", f"Run: chmod 600 {path}")
+    return path.read_bytes()
+
+
+def _raw(public: str) -> bytes:
+    if not public.startswith(_PREFIX):
+        raise ValueError("not an ed25519 public key")
+    text = public.removeprefix(_PREFIX)
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _safe_fingerprint(public: str) -> str:
+    try:
+        return fingerprint(public)
+    except ValueError:
+        return "(not a key)"

@@ -1,0 +1,46 @@
+"""Which tensors a study's model has, and its public initial values. No torch.
+
+The coordinator needs names, shapes and a starting point; the trainer builds the torch module with
+the same names (`larrey_client.networks`), and a contract test holds the two together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import TensorLayout
+
+__all__ = ["initial_parameters", "layer_sizes", "model_layout"]
+
+
+def layer_sizes(study: Study) -> tuple[int, ...]:
+    """Return the widths from input to output; the output is one logit."""
+    return (len(study.contract.feature_names()), *study.file.model.hidden, 1)
+
+
+def model_layout(study: Study) -> TensorLayout:
+    """Return the model's tensors in the order in which they travel."""
+    entries: list[tuple[str, tuple[int, ...]]] = []
+    widths = layer_sizes(study)
+    for i in range(len(widths) - 1):
+        entries += [(f"{i}.weight", (widths[i + 1], widths[i])), (f"{i}.bias", (widths[i + 1],))]
+    return TensorLayout(tuple(entries))
+
+
+def initial_parameters(study: Study) -> NDArray[np.float32]:
+    """Return the flat public starting point: zeros for one layer, He-uniform weights for more.
+
+    He et al. 2015, arXiv:1502.01852, equation 10, as a uniform law; biases are zero.
+    """
+    layout = model_layout(study)
+    flat = np.zeros(layout.size, np.float32)
+    if not study.file.model.hidden:
+        return flat
+    random = np.random.Generator(np.random.PCG64(study.file.model.seed))
+    for (name, shape), view in zip(layout.entries, layout.views(flat), strict=True):
+        if name.endswith("weight"):
+            limit = (6.0 / shape[1]) ** 0.5
+            view[...] = random.uniform(-limit, limit, shape)
+    return flat

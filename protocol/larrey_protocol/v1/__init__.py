@@ -1,0 +1,1 @@
+"""Generated from larrey.proto by `make protocol`; not edited by hand."""
