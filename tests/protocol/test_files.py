@@ -1,0 +1,126 @@
+"""Study and contract files are read strictly and refused in words a person can act on."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from larrey_protocol.contract import Contract
+from larrey_protocol.errors import FileError
+from larrey_protocol.study import StudyFile, load_study
+from larrey_protocol.tomlfile import load_toml, parse_toml, validate
+from tests.protocol.samples import CONTRACT, STUDY, study
+
+HEART = Path(__file__).parents[2] / "examples" / "heart" / "study.toml"
+
+
+def changed(data: dict[str, Any], *path: str | int, value: Any) -> dict[str, Any]:
+    data = copy.deepcopy(data)
+    target: Any = data
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value
+    return data
+
+
+def test_an_unknown_key_names_itself_and_the_nearest_valid_one() -> None:
+    data = changed(STUDY, "training", "learning_rat", value=1.0)
+    with pytest.raises(FileError, match=r"learning_rat' at training.*learning_rate") as caught:
+        validate(data, StudyFile, "study.toml")
+    assert caught.value.code == "unknown-key"
+
+
+def test_an_unknown_key_in_a_union_still_finds_its_neighbour() -> None:
+    data = changed(STUDY, "privacy", "noise_multiplyer", value=1.0)
+    with pytest.raises(FileError, match="noise_multiplier"):
+        validate(data, StudyFile, "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("privacy", "epsilon"), 0.0),
+        (("privacy", "epsilon"), float("nan")),
+        (("privacy", "delta"), 0.5),
+        (("privacy", "sampling_rate"), 1.5),
+        (("privacy", "noise_multiplier"), 1e-6),
+        (("training", "rounds"), 0),
+        (("training", "momentum"), 1.0),
+        (("rounds", "quorum"), 3),
+        (("model", "name"), "transformer"),
+        (("model", "hidden"), [4]),
+        (("study", "purpose"), "advertising"),
+        (("study", "name"), "../evil"),
+        (("sites",), []),
+        (("sites",), [{"name": "a-site", "patients": 1}] * 2),
+    ],
+)
+def test_an_impossible_study_value_is_refused(path: tuple[str, ...], value: Any) -> None:
+    with pytest.raises(FileError, match=r"\[invalid-file\]"):
+        validate(changed(STUDY, *path, value=value), StudyFile, "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("columns", 0, "range"), [5, 5]),
+        (("columns", 0, "steps"), []),
+        (("columns", 0, "steps", 1, "low"), 100.0),
+        (("columns", 0, "steps", 0, "from"), "raw-rows"),
+        (("columns", 1, "values"), ["F"]),
+        (("columns", 1, "steps"), []),
+        (("columns", 1, "name"), "age"),
+        (("label", "negative"), ["1"]),
+        (("unit", "max_rows"), 0),
+    ],
+)
+def test_an_inconsistent_contract_is_refused(path: tuple[str | int, ...], value: Any) -> None:
+    with pytest.raises(FileError):
+        validate(changed(CONTRACT, *path, value=value), Contract, "contract.toml")
+
+
+def test_missing_broken_and_binary_files_have_their_own_codes(tmp_path: Path) -> None:
+    broken, binary = tmp_path / "broken.toml", tmp_path / "binary.toml"
+    broken.write_text("a = [")
+    binary.write_bytes(b"\xff\xfe")
+    codes = []
+    for path in (tmp_path / "none.toml", broken, binary):
+        with pytest.raises(FileError) as caught:
+            load_toml(path, StudyFile)
+        codes.append(caught.value.code)
+    assert codes == ["missing-file", "invalid-toml", "invalid-toml"]
+
+
+def test_a_contract_outside_the_study_folder_is_refused(tmp_path: Path) -> None:
+    text = HEART.read_text().replace('"contract.toml"', '"../contract.toml"')
+    assert "../contract.toml" in text
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(FileError, match="unsafe-path"):
+        load_study(tmp_path / "study.toml")
+
+
+def test_the_digest_changes_with_any_value_of_study_or_contract() -> None:
+    base = study()
+    other = base.model_copy(
+        update={"contract": Contract.model_validate(changed(CONTRACT, "unit", "max_rows", value=2))}
+    )
+    digests = {base.digest, study(training__rounds=4).digest, study(privacy__clip=0.6).digest}
+    assert len(digests | {other.digest}) == 4
+    assert base.digest == study().digest
+
+
+def test_features_follow_the_declared_columns_and_steps() -> None:
+    assert study().contract.feature_names() == ("age", "age?", "sex=F", "sex=M")
+
+
+def test_weights_are_public_and_sum_to_one() -> None:
+    assert study().weights == (0.25, 0.75)
+    assert study().expected_batch("beta") == 300.0
+
+
+def test_a_site_file_must_be_toml_text() -> None:
+    with pytest.raises(FileError, match="invalid-toml"):
+        parse_toml("= nothing", StudyFile, "here")
