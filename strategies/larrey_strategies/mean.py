@@ -1,0 +1,41 @@
+"""The weighted mean of the sites' updates, one block at a time.
+
+The sum runs in roster order in float32, so that the result has the same bits whatever the order
+in which updates arrived. Two buffers of the caller hold all intermediate values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from larrey_strategies.contract import Vector
+
+__all__ = ["weighted_mean"]
+
+
+def weighted_mean(
+    blocks: Sequence[Vector], weights: Sequence[float], *, out: Vector, scratch: Vector
+) -> Vector:
+    """Return ``out``, now the mean of ``blocks``; weights are divided by their sum.
+
+    Args:
+        blocks: the same stretch of each contributor's update, in roster order.
+        weights: one positive number a block; renormalised over those who contributed.
+        out: receives the mean; no block may share its memory.
+        scratch: a second buffer of the same length; its content is lost.
+
+    Raises:
+        ValueError: no blocks, another number of weights, or a weight that is not positive.
+    """
+    if not blocks or len(blocks) != len(weights):
+        raise ValueError(f"expected a weight for each block, found {len(blocks)}, {len(weights)}")
+    if not all(weight > 0 for weight in weights):
+        raise ValueError(f"weights must be positive, found {list(weights)}")
+    total = float(sum(weights))
+    np.multiply(blocks[0], np.float32(weights[0] / total), out=out)
+    for block, weight in zip(blocks[1:], weights[1:], strict=True):
+        np.multiply(block, np.float32(weight / total), out=scratch)
+        np.add(out, scratch, out=out)
+    return out
