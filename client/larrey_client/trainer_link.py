@@ -1,0 +1,327 @@
+"""The agent's handle on its trainer process: start, load, train, stop.
+
+Imports neither torch nor numpy. A trainer that dies or hangs costs one answer, never the agent: the
+handle reports it by code, and the next use starts a fresh process and loads the study again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from larrey_client.frames import (
+    PeerClosed,
+    is_sealed,
+    memory_file,
+    receive_frame,
+    seal,
+    send_frame,
+)
+from larrey_protocol.canonical import canonical_json
+from larrey_protocol.errors import DataError, LarreyError, TransportError
+from larrey_protocol.study import Study
+
+__all__ = ["TrainTask", "TrainerLink"]
+
+logger = logging.getLogger(__name__)
+_LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
+_KILL_GRACE_S = 5.0
+_KindT = TypeVar("_KindT", int, str)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTask:
+    """Which training is asked for."""
+
+    study: str  # digest
+    round: int
+    phase: str
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a trainer was told to load; kept so that a fresh process can be told again."""
+
+    study: Study
+    site: str
+    data: Path
+    app: str | None
+    salt: bytes
+
+    def frame(self) -> dict[str, Any]:
+        return {
+            "op": "load",
+            "digest": self.study.digest,
+            "site": self.site,
+            "data": str(self.data),
+            "app": self.app,
+            "salt": self.salt.hex(),
+        }
+
+
+class TrainerLink:
+    """One trainer process, used by one thread at a time; `stop` may come from any thread."""
+
+    def __init__(self, *, threads: int, device: str, warm: bool) -> None:
+        self._threads, self._device, self._warm = threads, device, warm
+        self._turn = threading.Lock()
+        self._stopped = False
+        self._process: _Process | None = None
+        self._loaded: _Load | None = None
+
+    @classmethod
+    def start(cls, *, threads: int = 1, device: str = "cpu", warm: bool = True) -> TrainerLink:
+        """Return a handle on a process just started; it does not wait for the process.
+
+        Args:
+            threads: of the numerical libraries.
+            device: "cpu" or a torch device such as "cuda:0".
+            warm: import torch at once, in the background, so that the first round is fast; False
+                where only standard apps run, which may not need torch at all.
+        """
+        link = cls(threads=threads, device=device, warm=warm)
+        link._running()
+        return link
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the process runs; a dead one is replaced at the next use."""
+        return self._process is not None and self._process.alive
+
+    @property
+    def pid(self) -> int:
+        """Return the process id, for the operator's eyes."""
+        return self._running().pid
+
+    @property
+    def network(self) -> str:
+        """Return how the process is kept off the network.
+
+        "namespace+filter", "namespace", "filter" or "open"; empty until the first answer.
+        """
+        return self._process.network if self._process else ""
+
+    def load(
+        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
+    ) -> int:
+        """Check ``data`` against the study's contract, keep it ready, return its number of units.
+
+        The number is exact and private: it stays at the site. The same study over an unchanged
+        file is a no-op. ``app`` names a standard Flower ClientApp, "module:attribute".
+
+        Args:
+            study: with its contract.
+            site: this site's name in the study.
+            data: CSV or Parquet.
+            app: None for Larrey's own.
+            salt: secret of the site that keys the file's fingerprint; never reaches noise.
+
+        Raises:
+            DataError: the file does not meet the contract; the code names the rule.
+            LarreyError: ``trainer-crashed``, ``trainer-timeout`` or ``trainer-failed``.
+        """
+        wish = _Load(study, site, data.absolute(), app, salt)
+        with self._turn:
+            self._loaded = None
+            units = self._load(self._running(), wish)
+            self._loaded = wish
+        return units
+
+    def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
+        """Return a sealed memory file with the update that ``model`` leads to; the caller closes it.
+
+        Args:
+            task: must name the loaded study.
+            model: descriptor of the model file, unchanged meanwhile; the caller keeps it.
+            timeout_s: after that the process is killed.
+
+        Raises:
+            LarreyError: ``trainer-crashed``, ``trainer-timeout``, ``trainer-failed``,
+                ``study-not-loaded``, or the code of the rule that refused the model.
+            DataError: a restarted process found that the data no longer meet the contract.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._turn:
+            process = self._running()
+            if self._loaded is None or self._loaded.study.digest != task.study:
+                raise LarreyError("study-not-loaded", "the trainer holds another study")
+            if process.fresh:
+                self._load(process, self._loaded)
+            frame = {"op": "train", "round": task.round, "phase": task.phase, "site": task.site}
+            answer, fds = self._ask(process, frame, [model], deadline)
+        return _only_update(answer, fds)
+
+    def stop(self) -> None:
+        """End the process at once, whatever it does; the handle cannot be used again."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _running(self) -> _Process:
+        """Return the process, started anew if it is dead."""
+        if self._stopped:
+            raise LarreyError("trainer-stopped", "the trainer was stopped")
+        if self._process is None or not self._process.alive:
+            if self._process is not None:
+                logger.warning("trainer restarted pid=%d", self._process.pid)
+                self._process.kill()
+            self._process = _Process(self._threads, self._device, warm=self._warm)
+            if self._stopped:  # `stop` came between the check and the start
+                self._process.kill()
+        return self._process
+
+    def _load(self, process: _Process, wish: _Load) -> int:
+        document = seal(memory_file("study", [_document(wish.study)]))
+        try:
+            deadline = time.monotonic() + _LOAD_TIMEOUT_S
+            answer, fds = self._ask(process, wish.frame(), [document], deadline)
+        finally:
+            os.close(document)
+        _close(fds)
+        process.fresh = False
+        return _field(answer, "units", int)
+
+    def _ask(
+        self, process: _Process, frame: dict[str, Any], fds: Sequence[int], deadline: float
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Return the process's answer; a process that fails to give one is killed."""
+        try:
+            send_frame(process.socket, frame, fds)
+            answer, files = receive_frame(process.socket, deadline=deadline)
+        except TimeoutError:
+            process.kill()
+            raise LarreyError(
+                "trainer-timeout", "the trainer did not answer in time and was ended"
+            ) from None
+        except PeerClosed:
+            process.kill()
+            raise LarreyError("trainer-crashed", "the trainer ended without an answer") from None
+        except (TransportError, OSError) as error:
+            process.kill()
+            raise LarreyError("trainer-failed", "the trainer broke the frame protocol") from error
+        process.network = str(answer.get("network", process.network))
+        if "code" in answer:
+            _close(files)
+            raise _failure(answer)
+        return answer, files
+
+
+class _Process:
+    """An operating-system process with a socket to it."""
+
+    def __init__(self, threads: int, device: str, *, warm: bool) -> None:
+        self.fresh = True  # has not loaded anything yet
+        self.network = ""
+        self.socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._command = _command(self._theirs.fileno(), threads, device, warm=warm)
+        self._environment = _environment(threads)
+        self._started = threading.Event()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._error: OSError | None = None
+        # The kernel ends the trainer when the thread that started it ends (PR_SET_PDEATHSIG), so
+        # a thread of its own starts it and lives as long as the process does.
+        self._keeper = threading.Thread(target=self._keep, name="larrey-trainer", daemon=True)
+        self._keeper.start()
+        self._started.wait()
+        self._theirs.close()
+        if self._error is not None:
+            raise LarreyError("trainer-failed", "the trainer cannot be started") from self._error
+
+    @property
+    def alive(self) -> bool:
+        return self._popen is not None and self._popen.returncode is None
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid if self._popen else 0
+
+    def kill(self) -> None:
+        """End the process, wake who waits for its answer, and wait until it is gone."""
+        if self._popen is not None:
+            self._popen.kill()  # harmless once it is reaped
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # already shut down
+        self._keeper.join(_KILL_GRACE_S)
+
+    def _keep(self) -> None:
+        try:
+            process = subprocess.Popen(
+                self._command,
+                pass_fds=[self._theirs.fileno()],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # a standard app may print; the agent's stdout is data
+                cwd="/",
+            )
+        except OSError as error:
+            self._error = error
+            return
+        else:
+            self._popen = process
+        finally:
+            self._started.set()
+        process.wait()
+
+
+def _command(fd: int, threads: int, device: str, *, warm: bool) -> list[str]:
+    """Return the command line; -P keeps the working folder out of the import path."""
+    flags = ["--threads", str(threads), "--device", device, *(["--warm"] if warm else [])]
+    return [sys.executable, "-P", "-m", "larrey_client.trainer", str(fd), *flags]
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the trainer's whole environment: no secrets of the agent, no home folder."""
+    kept = {k: os.environ[k] for k in ("PATH", "LANG", "LC_ALL", "PYTHONPATH") if k in os.environ}
+    count = str(threads)
+    return kept | {
+        "OMP_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "FLWR_TELEMETRY_ENABLED": "0",
+    }
+
+
+def _document(study: Study) -> bytes:
+    return canonical_json(study.model_dump(mode="json", by_alias=True))
+
+
+def _failure(answer: dict[str, Any]) -> LarreyError:
+    """Return the error that the trainer reports; an ill-formed report is a failure too."""
+    kind = DataError if answer.get("kind") == "data" else LarreyError
+    try:
+        return kind(
+            str(answer["code"]), str(answer.get("message", "")), str(answer.get("next_step", ""))
+        )
+    except ValueError:
+        return LarreyError("trainer-failed", "the trainer reported an ill-formed code")
+
+
+def _only_update(answer: dict[str, Any], fds: list[int]) -> int:
+    if len(fds) == 1 and is_sealed(fds[0]):
+        return fds[0]
+    _close(fds)
+    raise LarreyError("trainer-failed", f"the trainer sent {len(fds)} files, expected one sealed")
+
+
+def _field(answer: dict[str, Any], name: str, kind: type[_KindT]) -> _KindT:
+    value = answer.get(name)
+    if not isinstance(value, kind):
+        raise LarreyError("trainer-failed", f"the trainer's answer lacks '{name}'")
+    return value
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
