@@ -1,4 +1,4 @@
-"""Rules for every test: no skip in continuous integration but for want of a GPU, one torch thread."""
+"""Rules for every test: no skip in CI but for want of a GPU, one torch thread."""
 
 from __future__ import annotations
 
