@@ -1,0 +1,217 @@
+"""Blobs by digest: models going out, updates coming in.
+
+A blob is a file named by the hex digits of its SHA-256, so a name can neither escape the folder nor
+be chosen by the sender. An upload grows in ``<hex>.part`` and resumes where it was cut; it becomes
+a blob by rename once its bytes hash to its name. Payload is not synced to disk: a blob that
+survived a power cut torn is found by its digest before it is used again, and is fetched anew.
+Who may read or write which blob is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from larrey_protocol.canonical import DIGEST, digest_bytes
+from larrey_protocol.errors import IntegrityError, Refusal
+
+__all__ = ["Spool", "SpoolWriter"]
+
+_BLOCK_BYTES = 1 << 20
+
+
+class SpoolWriter:
+    """One upload in progress; the bytes so far are durable against a cut connection."""
+
+    def __init__(self, path: Path, total: int, offset: int) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._total = total
+        self._lock = threading.Lock()
+        self._hash = hashlib.sha256()
+        self._superseded = False
+        self.offset = 0  # bytes that lie in the spool
+        have = os.fstat(self._descriptor).st_size
+        if offset > have:
+            os.close(self._descriptor)
+            raise Refusal("upload-gap", f"the upload goes on at byte {offset}, {have} are here")
+        os.ftruncate(self._descriptor, offset)
+        for block in _blocks(self._descriptor):
+            self._hash.update(block)
+        self.offset = offset
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes.
+
+        Raises:
+            Refusal: ``upload-too-large`` past the announced size, ``upload-superseded`` when the
+                same blob is being sent again over another connection.
+        """
+        if self.offset + len(data) > self._total:
+            raise Refusal("upload-too-large", f"more than the announced {self._total} bytes came")
+        with self._lock:
+            if self._superseded:
+                raise Refusal("upload-superseded", "the same blob comes over another connection")
+            done = 0
+            with memoryview(data) as view:
+                while done < len(view):
+                    done += os.pwrite(self._descriptor, view[done:], self.offset + done)
+            self._hash.update(data)
+            self.offset += done
+
+    def supersede(self) -> None:
+        """Refuse further bytes, because a newer connection took over."""
+        with self._lock:
+            self._superseded = True
+
+    def close(self) -> str | None:
+        """Return the digest of all bytes if they are all here, else None; close the file."""
+        with self._lock:
+            os.close(self._descriptor)
+            whole = self.offset == self._total and not self._superseded
+            self._superseded = True
+            return f"sha256:{self._hash.hexdigest()}" if whole else None
+
+
+class Spool:
+    """A folder of content-addressed blobs; safe to use from many threads of one process."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder = folder
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._writers: dict[str, SpoolWriter] = {}
+        self._sound: set[str] = set()  # blobs whose bytes this process has hashed or made
+
+    @classmethod
+    def open(cls, folder: Path, *, limit_bytes: int = 16 << 30) -> Spool:
+        """Return the spool in ``folder``, made if need be; no blob may exceed ``limit_bytes``."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(folder, limit_bytes)
+
+    def path(self, digest: str) -> Path:
+        """Return where the blob lies or would lie.
+
+        Raises:
+            IntegrityError: ``bad-digest`` for anything but ``sha256:`` and 64 hex digits.
+        """
+        if not DIGEST.fullmatch(digest):
+            raise IntegrityError("bad-digest", "expected sha256: and 64 hexadecimal digits")
+        return self.folder / digest.removeprefix("sha256:")
+
+    def complete(self, digest: str) -> bool:
+        """Return whether the whole blob is here and its bytes are sound.
+
+        A blob left by an earlier process is hashed once; a torn one is removed.
+        """
+        path = self.path(digest)
+        if not path.is_file():
+            return False
+        if digest not in self._sound:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != path.name:
+                path.unlink(missing_ok=True)
+                return False
+            self._sound.add(digest)
+        return True
+
+    def have(self, digest: str) -> int:
+        """Return how many bytes of the blob are here; its size if it is complete."""
+        path = self.path(digest)
+        part = path if self.complete(digest) else _part(path)
+        return part.stat().st_size if part.is_file() else 0
+
+    @contextmanager
+    def writer(self, digest: str, total: int, offset: int = 0) -> Iterator[SpoolWriter]:
+        """Write a blob of ``total`` bytes from ``offset``; a newer writer takes over an older one.
+
+        When the context ends with all bytes here, they become the blob; otherwise they wait for
+        the upload to go on.
+
+        Raises:
+            IntegrityError: ``bad-digest``, or ``wrong-digest`` when the bytes are not the blob;
+                they are then removed.
+            Refusal: ``upload-too-large`` or ``upload-gap``.
+        """
+        path = self.path(digest)
+        if not 0 <= offset <= total <= self._limit_bytes:
+            raise Refusal("upload-too-large", f"{total} bytes from {offset} were announced")
+        with self._lock:
+            if digest in self._writers:
+                self._writers[digest].supersede()
+            writer = self._writers[digest] = SpoolWriter(_part(path), total, offset)
+        try:
+            yield writer
+        finally:
+            self._finish(digest, writer)
+
+    def add_bytes(self, data: bytes) -> str:
+        """Return the digest under which ``data`` now lies here."""
+        digest = digest_bytes(data)
+        if not self.complete(digest):
+            with self.writer(digest, len(data)) as writer:
+                writer.write(data)
+        return digest
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Offer a finished file under its digest: a link where the file system can, else a copy.
+
+        The caller has computed ``digest`` from the file's bytes.
+        """
+        target = self.path(digest)
+        if not target.exists():
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, _part(target))
+                _part(target).replace(target)
+        self._sound.add(digest)
+
+    def open_read(self, digest: str) -> int:
+        """Return a read-only descriptor; it stays valid when the blob is dropped meanwhile.
+
+        Raises:
+            Refusal: ``blob-missing``.
+        """
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise Refusal("blob-missing", "no such blob is offered here") from error
+
+    def drop(self, digest: str) -> None:
+        """Forget a blob and any part of it."""
+        path = self.path(digest)
+        self._sound.discard(digest)
+        path.unlink(missing_ok=True)
+        _part(path).unlink(missing_ok=True)
+
+    def _finish(self, digest: str, writer: SpoolWriter) -> None:
+        """Close an upload and, if it is whole, turn it into the blob."""
+        path = self.path(digest)
+        with self._lock:
+            found = writer.close()
+            if self._writers.get(digest) is writer:
+                del self._writers[digest]
+            if found == digest:
+                _part(path).replace(path)
+                self._sound.add(digest)
+        if found not in (None, digest):
+            _part(path).unlink(missing_ok=True)
+            raise IntegrityError("wrong-digest", "the uploaded bytes are not the announced blob")
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    """Yield a file's bytes from its start."""
+    offset = 0
+    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
+        offset += len(block)
+        yield block
