@@ -42,7 +42,7 @@ def initial_parameters(study: Study) -> NDArray[np.float32]:
     for (name, shape), view in zip(layout.entries, layout.views(flat), strict=True):
         if name.endswith("weight"):
             limit = (6.0 / shape[1]) ** 0.5
-            random.random(dtype=np.float32, out=view)
-            view -= np.float32(0.5)
-            view *= np.float32(2 * limit)
+            random.random(dtype=np.float32, out=view)  # in place: no second copy of a large model
+            np.subtract(view, np.float32(0.5), out=view)
+            np.multiply(view, np.float32(2 * limit), out=view)
     return flat
