@@ -1,0 +1,70 @@
+"""Both charts lint, render and hold the schemas of Kubernetes, for every file of values."""
+
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+
+def test_helm_lint_finds_nothing_to_say(helm, values):
+    helm("lint", "--strict", str(values.parents[1]), "-f", str(values))
+
+
+@pytest.mark.parametrize("kube_version", ["1.28", "1.32", "1.37"])
+def test_every_object_holds_the_schema_of_kubernetes(render, values, kube_version):
+    rendered = render(values, f"{kube_version}.0")
+    assert rendered.objects
+    for item in rendered.objects:
+        kubernetes_validate.validate(item, kube_version, strict=True)
+
+
+def test_the_schema_check_would_notice_a_misspelt_field(case):
+    wrong = {**case.the("StatefulSet"), "specc": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.32", strict=True)
+
+
+def test_an_older_kubernetes_is_refused(helm, values):
+    chart = str(values.parents[1])
+    run = helm("template", "r", chart, "-f", str(values), "--kube-version", "1.27.0", check=False)
+    assert "kubeVersion" in run.stderr
+
+
+def test_every_value_of_the_schema_is_explained_by_values_yaml(values):
+    chart = values.parents[1]
+    schema = yaml.safe_load((chart / "values.schema.json").read_text())
+    defaults = yaml.safe_load((chart / "values.yaml").read_text())
+    assert set(schema["properties"]) == set(defaults)
+
+
+def test_the_two_copies_of_shared_templates_are_equal():
+    charts = Path(__file__).resolve().parents[2] / "deploy" / "helm"
+    for name in ["_pod.tpl", "state.yaml", "serviceaccount.yaml"]:
+        copies = {path.read_text() for path in charts.glob(f"*/templates/{name}")}
+        assert len(copies) == 1, name
+
+
+def test_the_commands_are_those_of_the_programs(case):
+    program = ["larrey-site", "run"] if case.is_site else ["larrey", "serve"]
+    settings = "site.toml" if case.is_site else "coordinator.toml"
+    assert case.container["command"] == [*program, "--config", f"/etc/larrey/{settings}"]
+    assert settings in case.the("ConfigMap")["data"]
+
+
+def test_the_site_id_is_expanded_in_its_settings(site):
+    text = site("minimal").the("ConfigMap")["data"]["site.toml"]
+    assert 'name = "site-a"' in text
+
+
+def test_other_settings_restart_the_pod(helm, case):
+    chart = str(case.values.parents[1])
+    text = helm("template", "r", chart, "-f", str(case.values), "--set", "config=x = 1").stdout
+    changed = next(
+        item for item in yaml.safe_load_all(text) if item and item["kind"] == "StatefulSet"
+    )
+    assert _checksum(changed) != _checksum(case.the("StatefulSet"))
+
+
+def _checksum(item) -> str:
+    return item["spec"]["template"]["metadata"]["annotations"]["checksum/config"]

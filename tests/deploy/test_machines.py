@@ -1,0 +1,103 @@
+"""System units and images: no root, no telemetry, hardened, no torch in the coordinator."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+IMAGES = sorted((ROOT / "deploy" / "docker").glob("*.Containerfile"))
+COMMANDS = {
+    "larrey-coordinator": "/opt/larrey/bin/larrey serve --config /etc/larrey/coordinator.toml",
+    "larrey-site": "/opt/larrey/bin/larrey-site run --config /etc/larrey/site.toml",
+}
+
+
+@pytest.fixture(params=UNITS, ids=lambda path: path.stem)
+def unit(request):
+    return request.param.stem, _settings(request.param)
+
+
+@pytest.fixture(params=IMAGES, ids=lambda path: path.stem)
+def image(request):
+    lines = request.param.read_text().replace("\\\n", " ").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_both_programs_have_a_unit_and_an_image():
+    assert {path.stem for path in UNITS} == set(COMMANDS)
+    assert {path.stem for path in IMAGES} == {"coordinator", "site"}
+
+
+def test_a_unit_runs_the_program_as_an_ordinary_user(unit):
+    name, settings = unit
+    assert settings["ExecStart"] == [COMMANDS[name]]
+    assert settings["User"] == ["larrey"]
+
+
+def test_a_unit_gives_up_every_right_it_can_live_without(unit):
+    _, settings = unit
+    wanted = {
+        "CapabilityBoundingSet": "",
+        "NoNewPrivileges": "yes",
+        "PrivateDevices": "yes",
+        "PrivateTmp": "yes",
+        "ProtectHome": "yes",
+        "ProtectSystem": "strict",
+        "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+        "RestrictNamespaces": "yes",
+        "StateDirectoryMode": "0700",
+        "UMask": "0077",
+    }
+    assert {name: settings[name] for name in wanted} == {
+        name: [value] for name, value in wanted.items()
+    }
+
+
+def test_a_site_reaches_nobody_until_its_coordinator_is_named():
+    settings = _settings(ROOT / "deploy" / "systemd" / "larrey-site.service")
+    assert settings["IPAddressDeny"] == ["any"]
+    assert settings["IPAddressAllow"] == ["localhost"]
+
+
+def test_flower_is_silent_in_units(unit):
+    environment = " ".join(unit[1]["Environment"]).split()
+    assert {"FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1"} <= set(environment)
+
+
+def test_flower_is_silent_in_images(image):
+    environment = " ".join(line for line in image if line.startswith("ENV ")).split()
+    assert {"FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1"} <= set(environment)
+
+
+def test_an_image_runs_as_an_ordinary_user_from_a_fixed_base(image):
+    assert [line for line in image if line.startswith("USER ")] == ["USER 65532:65532"]
+    (base,) = [line for line in image if line.startswith("ARG BASE=")]
+    name, tag = base.removeprefix("ARG BASE=").split(":")
+    assert name == "python"
+    assert tag.startswith("3.11.")
+    assert "slim" in tag
+
+
+def test_what_an_image_copies_from_the_repository_exists(image):
+    copies = [line.split()[1:-1] for line in image if line.startswith("COPY ")]
+    sources = [source for words in copies for source in words if words[0] != "--from=build"]
+    assert sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_the_coordinator_image_has_no_torch():
+    text = (ROOT / "deploy" / "docker" / "coordinator.Containerfile").read_text()
+    instructions = [line for line in text.splitlines() if not line.startswith("#")]
+    locked = (ROOT / "requirements" / "server.lock").read_text().splitlines()
+    assert "torch" not in "\n".join(instructions).lower()
+    assert not [line for line in locked if line.startswith(("torch==", "opacus=="))]
+
+
+def _settings(path):
+    settings = {}
+    for line in path.read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            settings.setdefault(name, []).append(value)
+    return settings
