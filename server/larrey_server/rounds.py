@@ -1,106 +1,301 @@
 """The rules of rounds: who is asked, when a round closes, what counts, when a study ends.
 
 Pure: ``advance(state, event)`` gives the next state and what to do; it reads no clock and touches
-nothing. `larrey_server.study_run` carries the actions out, commits first, announcements after.
+nothing. `larrey_server.study_run` carries the actions out, the commit first, announcements after.
 
-    waiting ── Launched ──▶ open ── all answered / deadline ──▶ closing ── Aggregated ──▶ open …
-                             │ below quorum: a spare attempt of the same round       └──▶ ended
+    waiting ── Launched ──▶ open ── all answered, or deadline ──▶ closing ── Aggregated ──▶ open …
+                             │ below quorum: a spare attempt of the same round         └──▶ ended
                              └── no spare left ──▶ ended (FAILED)
 
-Phases of a round are data: each asks the sites that answered the one before. A study's first round
-has number 1; an attempt repeats a round with the same model, so a site that has already trained
-sends the answer it stored.
+Phases of a round are data: each asks the sites that answered the one before. An attempt repeats a
+round with the same model, so that a site that has trained already sends the answer it stored;
+hence an answer to an earlier attempt of the same round counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Literal
+
+from larrey_server.round_values import (
+    Action,
+    Aggregate,
+    Aggregated,
+    Cancel,
+    Cell,
+    Commit,
+    Courier,
+    Event,
+    Launched,
+    Outcome,
+    Plan,
+    Replied,
+    Reply,
+    Resumed,
+    Send,
+    SiteDown,
+    SiteUp,
+    State,
+    Task,
+    TaskKey,
+    Ticked,
+)
 
 __all__ = [
     "STANDING_REFUSALS",
-    "Action",
-    "Aggregate",
-    "Aggregated",
-    "AggregationBroke",
-    "Cancel",
-    "Cell",
-    "Commit",
     "Courier",
-    "Event",
-    "Launched",
-    "Plan",
-    "Replied",
-    "Reply",
-    "Resumed",
-    "Send",
-    "SiteDown",
-    "SiteUp",
-    "State",
     "Task",
     "TaskKey",
-    "Ticked",
     "advance",
+    "begin",
+    "deadline",
     "next_wake",
-    "restore",
-    "snapshot",
+    "task_key",
 ]
 
 # Codes with which a site declines the study as such; it is not asked again. Any other code
 # concerns one round.
 STANDING_REFUSALS = frozenset(
     {
+        "app-digest-differs",
+        "app-not-listed",
         "budget-exhausted",
-        "not-approved",
+        "dataset-unknown",
+        "delta-above-cap",
+        "digest-mismatch",
+        "epsilon-above-cap",
+        "epsilon-understated",
+        "mechanism-none",
+        "mechanism-unaccounted",
+        "noise-below-minimum",
         "not-held",
-        "study-refused",
-        "study-revoked",
-        "study-unknown",
-        "unknown-app",
-        "unknown-model",
+        "site-not-invited",
+        "strategy-unknown",
+        "study-closed",
+        "study-not-approved",
+        "units-below-minimum",
     }
 )
 
-
-# What the coordinator and a site say to each other about one phase of one round
-
-
-@dataclass(frozen=True, slots=True)
-class TaskKey:
-    """Which request an answer belongs to."""
-
-    study: str
-    round: int
-    phase: str
-    attempt: int
-    model: str
+_Step = tuple[State, tuple[Action, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One request to one site."""
-
-    study: str
-    round: int
-    phase: str
-    attempt: int
-    model: str  # digest of the model file that the site fetches
-    model_bytes: int
-    deadline_s: float  # seconds left when it was sent
-    peer_head: str  # the coordinator's audit head, "seq:hash"
-
-    @property
-    def key(self) -> TaskKey:
-        """Return the part by which an answer is matched."""
-        return TaskKey(self.study, self.round, self.phase, self.attempt, self.model)
+def begin(plan: Plan, model: str) -> State:
+    """Return the state before launch; ``model`` is the digest of the starting point."""
+    return State(plan, model, spares_left=plan.spare_rounds)
 
 
-class Courier(Protocol):
-    """Carries tasks to sites; answers come back through `Conductor.reply`."""
+def advance(state: State, event: Event) -> _Step:  # noqa: PLR0911 - one return an event
+    """Return the next state and what to do, a commit first.
 
-    def send(self, site: str, task: Task) -> None:
-        """Queue one task for one site; never block."""
+    An event that does not fit the state (a late answer, a site that is up already) changes nothing.
+    """
+    match event:
+        case Launched():
+            return _launched(state, event)
+        case Resumed():
+            return _resumed(state, event)
+        case SiteUp():
+            return _site_up(state, event)
+        case SiteDown():
+            return _site_down(state, event)
+        case Replied():
+            return _replied(state, event)
+        case Ticked():
+            return _settle(state, event.at)
+        case Aggregated():
+            return _aggregated(state, event)
 
-    def cancel(self, site: str, task: Task) -> None:
-        """Take a task back if the site has not taken it yet; never block."""
+
+def deadline(state: State) -> float:
+    """Return when the present phase closes at the latest."""
+    share = (state.phase + 1) / len(state.plan.phases)
+    return state.opened_at + state.plan.deadline_s * share
+
+
+def next_wake(state: State, at: float) -> float | None:
+    """Return when `Ticked` is due next, None while only other events matter."""
+    if state.status != "open":
+        return None
+    graces = [until for site, until in state.away.items() if site in state.pending and until > at]
+    return min([deadline(state), *graces])
+
+
+def task_key(state: State) -> TaskKey:
+    """Return the key of the requests of the present phase."""
+    plan = state.plan
+    return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, state.model)
+
+
+def _launched(state: State, event: Launched) -> _Step:
+    if state.status != "waiting":
+        return state, ()
+    joined = tuple(site for site in state.plan.invited if site in event.sites)
+    away = dict.fromkeys(joined, event.at + state.plan.arrival_s)
+    return _open(replace(state, joined=joined, away=away, round=1, attempt=1), event.at, ())
+
+
+def _resumed(state: State, event: Resumed) -> _Step:
+    """Give the present phase its time again; the same requests go to the sites as they come."""
+    away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
+    elapsed = state.plan.deadline_s * state.phase / len(state.plan.phases)
+    return replace(state, away=away, opened_at=event.at - elapsed), ()
+
+
+def _site_up(state: State, event: SiteUp) -> _Step:
+    if event.site not in state.away:
+        return state, ()
+    away = {site: until for site, until in state.away.items() if site != event.site}
+    asked = state.status == "open" and event.site in state.pending
+    return replace(state, away=away), (Send(event.site),) if asked else ()
+
+
+def _site_down(state: State, event: SiteDown) -> _Step:
+    if event.site in state.away or event.site not in state.joined:
+        return state, ()
+    away = {**state.away, event.site: event.at + state.plan.grace_s}
+    return _settle(replace(state, away=away), event.at)
+
+
+def _replied(state: State, event: Replied) -> _Step:
+    reply = event.reply
+    if state.status != "open" or reply.site not in state.pending or not _fits(state, event):
+        return state, ()
+    stopped = state.stopped
+    if reply.code in STANDING_REFUSALS:
+        stopped = {**stopped, reply.site: reply.code}
+    pending = tuple(site for site in state.pending if site != reply.site)
+    replies = (*state.replies, reply)
+    return _settle(replace(state, pending=pending, replies=replies, stopped=stopped), event.at)
+
+
+def _fits(state: State, event: Replied) -> bool:
+    """Return whether an answer is to the present request; a refusal is to its own attempt only."""
+    expected = task_key(state)
+    if event.reply.code:
+        return event.key == expected
+    earlier = event.key.attempt <= state.attempt
+    return earlier and replace(event.key, attempt=state.attempt) == expected
+
+
+def _settle(state: State, at: float) -> _Step:
+    """Close the phase if nothing more is to be waited for."""
+    if state.status != "open":
+        return state, ()
+    enough = len(_answered(state)) >= state.plan.quorum
+    awaited = [site for site in state.pending if state.away.get(site, at + 1) > at]
+    if at < deadline(state) and (awaited or (state.pending and not enough)):
+        return state, ()
+    cancels = tuple(Cancel(site, task_key(state)) for site in state.pending)
+    if not enough:
+        state, actions = _repeat(state, at)
+    elif state.phase + 1 < len(state.plan.phases):
+        state, actions = _next_phase(state)
+    else:
+        state = replace(state, status="closing", pending=(), cells=_cells(state))
+        actions = (Aggregate(_updates(state)),)
+    return state, (*actions, *cancels)
+
+
+def _answered(state: State) -> tuple[str, ...]:
+    """Return the sites that answered the present phase without a code, in roster order."""
+    phase = state.plan.phases[state.phase]
+    good = {reply.site for reply in state.replies if reply.phase == phase and not reply.code}
+    return tuple(site for site in state.joined if site in good)
+
+
+def _updates(state: State) -> tuple[tuple[str, str], ...]:
+    """Return each contributor's last update, in roster order."""
+    last = {reply.site: reply.update for reply in state.replies if reply.update}
+    return tuple((site, last[site]) for site in _answered(state) if site in last)
+
+
+def _next_phase(state: State) -> _Step:
+    pending = _answered(state)
+    state = replace(state, phase=state.phase + 1, pending=pending)
+    return state, (Commit(), *_sends(state))
+
+
+def _repeat(state: State, at: float) -> _Step:
+    """Spend a spare attempt on the same round, or end the study."""
+    cells = _unapplied(_cells(state))
+    if state.spares_left == 0:
+        return _end(state, "FAILED", "below-quorum", cells)
+    again = replace(state, spares_left=state.spares_left - 1, attempt=state.attempt + 1)
+    return _open(again, at, cells)
+
+
+def _open(state: State, at: float, cells: tuple[Cell, ...]) -> _Step:
+    """Open the attempt that ``state`` names; ``cells`` are of the attempt before."""
+    pending = tuple(site for site in state.joined if site not in state.stopped)
+    if len(pending) < state.plan.quorum:
+        return _end(state, "FAILED", "too-few-sites", cells)
+    state = replace(
+        state, status="open", phase=0, opened_at=at, pending=pending, replies=(), cells=()
+    )
+    return state, (Commit(cells), *_sends(state))
+
+
+def _sends(state: State) -> tuple[Send, ...]:
+    return tuple(Send(site) for site in state.pending if site not in state.away)
+
+
+def _aggregated(state: State, event: Aggregated) -> _Step:
+    if state.status != "closing":
+        return state, ()
+    cells = state.cells
+    if event.code:
+        return _end(state, "FAILED", event.code, _unapplied(cells))
+    absent = {cell.site for cell in cells if cell.outcome != "contributed"} | set(state.missed)
+    missed = tuple(site for site in state.joined if site in absent)
+    state = replace(state, model=event.model, applied=state.round, missed=missed)
+    if state.round < state.plan.rounds:
+        return _open(replace(state, round=state.round + 1, attempt=1), event.at, cells)
+    if missed or state.joined != state.plan.invited:
+        return _end(state, "PARTIAL", "sites-missing", cells)
+    return _end(state, "COMPLETE", "", cells)
+
+
+def _unapplied(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Return the cells of an attempt whose contributions were not used."""
+    return tuple(
+        replace(cell, code="round-not-applied") if cell.outcome == "contributed" else cell
+        for cell in cells
+    )
+
+
+def _end(
+    state: State,
+    outcome: Literal["COMPLETE", "PARTIAL", "FAILED"],
+    reason: str,
+    cells: tuple[Cell, ...],
+) -> _Step:
+    state = replace(
+        state, status="ended", outcome=outcome, reason=reason, pending=(), replies=(), cells=()
+    )
+    return state, (Commit(cells),)
+
+
+def _cells(state: State) -> tuple[Cell, ...]:
+    """Return what each joined site did in the present attempt."""
+    last = {reply.site: reply for reply in state.replies}
+    good = set(_answered(state))
+    return tuple(_cell(state, site, last.get(site), site in good) for site in state.joined)
+
+
+def _cell(state: State, site: str, reply: Reply | None, is_good: bool) -> Cell:
+    if reply is not None and is_good:
+        return Cell(
+            site,
+            state.round,
+            state.attempt,
+            "contributed",
+            epsilon=reply.epsilon,
+            nbytes=reply.nbytes,
+            update=reply.update,
+        )
+    code = reply.code if reply is not None else state.stopped.get(site, "")
+    if code:
+        return Cell(site, state.round, state.attempt, "refused", code)
+    outcome: Outcome = "absent" if site in state.away else "late"
+    return Cell(site, state.round, state.attempt, outcome)

@@ -1,0 +1,282 @@
+"""The values that `larrey_server.rounds` turns over: plan, state, events, actions, tasks.
+
+Times are seconds of one monotonic clock; a restart begins a new clock and says so (`Resumed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from larrey_protocol.study import Study
+
+__all__ = [
+    "Action",
+    "Aggregate",
+    "Aggregated",
+    "Cancel",
+    "Cell",
+    "Commit",
+    "Courier",
+    "Event",
+    "Launched",
+    "Outcome",
+    "Plan",
+    "Replied",
+    "Reply",
+    "Resumed",
+    "Send",
+    "SiteDown",
+    "SiteUp",
+    "State",
+    "Task",
+    "TaskKey",
+    "Ticked",
+    "plan_of",
+    "restore",
+    "snapshot",
+]
+
+Outcome: TypeAlias = Literal["contributed", "late", "refused", "absent"]
+Status: TypeAlias = Literal["waiting", "open", "closing", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """Which request an answer belongs to."""
+
+    study: str
+    round: int
+    phase: str
+    attempt: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One request to one site."""
+
+    study: str
+    round: int
+    phase: str
+    attempt: int
+    model: str  # digest of the model file that the site fetches
+    model_bytes: int
+    deadline_s: float  # seconds left when it was sent
+    peer_head: str  # the coordinator's audit head, "seq:hash"
+
+    @property
+    def key(self) -> TaskKey:
+        """Return the part by which an answer is matched."""
+        return TaskKey(self.study, self.round, self.phase, self.attempt, self.model)
+
+
+class Courier(Protocol):
+    """Carries tasks to sites; answers come back through `Conductor.reply`."""
+
+    def send(self, site: str, task: Task) -> None:
+        """Queue one task for one site; never block."""
+
+    def cancel(self, site: str, task: Task) -> None:
+        """Take a task back if the site has not taken it yet; never block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is fixed before the first round.
+
+    Attributes:
+        invited: in roster order, the order of every aggregation.
+        deadline_s: of one attempt of a round; its phases share it evenly.
+        grace_s: how long a round that could close waits for a site whose connection broke.
+        arrival_s: the same for sites that were not seen since launch or restart.
+    """
+
+    study: str
+    invited: tuple[str, ...]
+    rounds: int
+    spare_rounds: int
+    quorum: int
+    deadline_s: float
+    phases: tuple[str, ...] = ("train",)
+    grace_s: float = 2.0
+    arrival_s: float = 10.0
+
+
+def plan_of(study: Study) -> Plan:
+    """Return the plan that a study file asks for."""
+    return Plan(
+        study=study.digest,
+        invited=study.file.site_names,
+        rounds=study.file.training.rounds,
+        spare_rounds=study.file.training.spare_rounds,
+        quorum=study.file.rounds.quorum,
+        deadline_s=study.file.rounds.deadline_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A site's accepted answer in one phase; ``code`` says why there is no update."""
+
+    site: str
+    phase: str
+    update: str = ""  # digest
+    code: str = ""
+    epsilon: float = -1.0  # so far in this study, as `larrey_protocol.signed.Receipt` says
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one site did in one attempt of a round."""
+
+    site: str
+    round: int
+    attempt: int
+    outcome: Outcome
+    code: str = ""
+    epsilon: float = -1.0
+    nbytes: int = 0
+    update: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a study stands. Mappings and tuples are replaced, never changed.
+
+    Attributes:
+        model: digest of the model that the open round starts from, the newest one.
+        opened_at: when the present attempt opened.
+        away: sites that are not connected, and until when a round that could close waits for them.
+        pending: sites that owe an answer in the present phase, in roster order.
+        stopped: sites that declined the study as such, with their code.
+        cells: of the closing attempt.
+        missed: sites that missed a round that was applied.
+    """
+
+    plan: Plan
+    model: str
+    spares_left: int
+    status: Status = "waiting"
+    joined: tuple[str, ...] = ()
+    round: int = 0
+    attempt: int = 0
+    phase: int = 0
+    applied: int = 0
+    opened_at: float = 0.0
+    away: Mapping[str, float] = field(default_factory=dict)
+    pending: tuple[str, ...] = ()
+    replies: tuple[Reply, ...] = ()
+    stopped: Mapping[str, str] = field(default_factory=dict)
+    cells: tuple[Cell, ...] = ()
+    missed: tuple[str, ...] = ()
+    outcome: Literal["", "COMPLETE", "PARTIAL", "FAILED"] = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The consortium started the study with the sites that approved it."""
+
+    at: float
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The coordinator started again; nothing is known about connections."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUp:
+    """A site is connected."""
+
+    at: float
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDown:
+    """A site's connection ended."""
+
+    at: float
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """A site's answer to a request, already validated: an update counts unless it has a code."""
+
+    at: float
+    key: TaskKey
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    """The closing round's new model is durable, or ``code`` says why there is none."""
+
+    at: float
+    model: str = ""
+    code: str = ""
+
+
+Event: TypeAlias = Launched | Resumed | SiteUp | SiteDown | Replied | Ticked | Aggregated
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make the new state and the cells of the attempt that ended durable; always the first."""
+
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Ask a site for the present phase."""
+
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop asking a site for the phase that closed."""
+
+    site: str
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Make the next model of these updates, in roster order."""
+
+    updates: tuple[tuple[str, str], ...]  # (site, digest)
+
+
+Action: TypeAlias = Commit | Send | Cancel | Aggregate
+
+
+def snapshot(state: State) -> dict[str, Any]:  # Any: JSON
+    """Return a committed state as JSON; the plan is not part of it, it follows from the study."""
+    table = asdict(state)
+    del table["plan"]
+    return table
+
+
+def restore(plan: Plan, table: Mapping[str, Any]) -> State:  # Any: JSON
+    """Return the state of a `snapshot`."""
+    lists = {key: tuple(table[key]) for key in ("joined", "pending", "missed")}
+    replies = tuple(Reply(**row) for row in table["replies"])
+    cells = tuple(Cell(**row) for row in table["cells"])
+    return State(plan, **{**table, **lists, "replies": replies, "cells": cells})
