@@ -44,8 +44,9 @@ class Case:
 
     @property
     def container(self) -> Manifest:
-        (only,) = self.pod["containers"]
-        return only
+        container: Manifest
+        (container,) = self.pod["containers"]
+        return container
 
 
 Helm = Callable[..., "subprocess.CompletedProcess[str]"]
