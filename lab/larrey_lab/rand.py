@@ -23,7 +23,7 @@ __all__ = ["SITES", "read_rand"]
 SITES = ("dayton", "seattle", "fitchburg", "franklin", "charleston", "georgetown")
 _FEATURES = (
     *("year", "coins", "idp", "mdeoff", "lpi"),  # the insurance plan
-    *("xage", "female", "child", "black", "linc", "educdec", "num"),  # person and household
+    *("xage", "female", "fchild", "black", "linc", "educdec", "num"),  # person and household
     *("mhi", "disea", "physlm", "hlthg", "hlthf", "hlthp", "xghindx"),  # health at enrolment
 )
 _COLUMNS = ("person_id", *_FEATURES, "visited")
