@@ -1,0 +1,201 @@
+"""Carries tasks to sites as Flower messages and knows at any time what each site was asked.
+
+From this follows what a site may do: fetch the model of its task, upload one update of the size
+that the study fixes, answer once. A task that a site took over a connection it has lost is queued
+anew, as a new Flower message, because Flower never delivers one twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from larrey_protocol.errors import Refusal
+from larrey_protocol.models import model_layout
+from larrey_protocol.study import Study
+from larrey_server.flower.engine import Engine
+from larrey_server.flower.grid import StudyGrid
+from larrey_server.flower.messages import MESSAGE_TYPE, SiteReply, read_reply, task_content
+from larrey_server.rounds import Task
+
+__all__ = ["Dispatch", "Errand", "StudyCourier"]
+
+_TTL_MARGIN_S = 3600.0  # Flower drops a message later than any deadline of ours
+
+
+@dataclass(slots=True)
+class Errand:
+    """One task that a site was asked and has not answered."""
+
+    site: str
+    task: Task
+    courier: StudyCourier
+    message_id: str
+    carried_over: str = ""  # the connection over which the site took it
+    upload: str = ""  # digest of the update that the site is uploading
+
+
+class StudyCourier:
+    """The courier of one study: a Flower run with its Grid."""
+
+    def __init__(self, dispatch: Dispatch, engine: Engine, study: Study) -> None:
+        self.study = study
+        self.update_bytes = model_layout(study).nbytes
+        self._dispatch = dispatch
+        self._engine = engine
+        self._run = engine.start_run(study.name)
+        self.grid = StudyGrid(engine, self._run)
+        engine.on_reply(self._run, dispatch.fleet_reply)
+
+    def send(self, site: str, task: Task) -> None:
+        """Queue one task for one site; an earlier task of this study is withdrawn."""
+        self._dispatch.send(self, site, task)
+
+    def cancel(self, site: str, task: Task) -> None:
+        """Withdraw a task; an answer to it is no longer expected."""
+        self._dispatch.cancel(self, site, task)
+
+    def close(self) -> None:
+        """Withdraw all tasks and end the Flower run."""
+        self._dispatch.forget(self)
+        self._engine.finish_run(self._run)
+
+    def push(self, site: str, task: Task) -> str:
+        """Return the id of a new message that carries ``task``, empty if Flower refused it."""
+        message = self.grid.create_message(
+            task_content(task),
+            MESSAGE_TYPE,
+            self._engine.node_of(site),
+            str(task.round),
+            task.deadline_s + _TTL_MARGIN_S,
+        )
+        return self.grid.push_messages([message])[0]
+
+    def read(self, message_id: str) -> SiteReply:
+        """Return the complete answer to a message and free both.
+
+        Raises:
+            Refusal: ``malformed-reply``.
+        """
+        try:
+            (message,) = self.grid.pull_messages([message_id])
+        except (KeyError, ValueError, TypeError, AttributeError, DecodeError) as error:
+            self.grid.withdraw(message_id)  # a hostile object tree fails in Flower's own words
+            raise Refusal("malformed-reply", "the reply cannot be read") from error
+        return read_reply(message)
+
+
+class Dispatch:
+    """All errands of all studies."""
+
+    def __init__(self, engine: Engine, bare_reply: Callable[[Errand], None]) -> None:
+        """``bare_reply`` is called for an answer over Flower's own path: it has no receipt."""
+        self._engine = engine
+        self._bare_reply = bare_reply
+        self._lock = threading.RLock()
+        self._errands: dict[tuple[str, str], Errand] = {}  # by site and study digest
+
+    def courier(self, study: Study) -> StudyCourier:
+        """Return a courier in a new Flower run."""
+        return StudyCourier(self, self._engine, study)
+
+    def send(self, courier: StudyCourier, site: str, task: Task) -> None:
+        """Queue a task in place of the study's earlier one."""
+        with self._lock:
+            self._drop((site, task.study))
+            message_id = courier.push(site, task)
+            self._errands[site, task.study] = Errand(site, task, courier, message_id)
+
+    def cancel(self, courier: StudyCourier, site: str, task: Task) -> None:
+        """Withdraw a task if it is still the current one."""
+        with self._lock:
+            errand = self._errands.get((site, courier.study.digest))
+            if errand is not None and errand.task.key == task.key:
+                self._drop((site, courier.study.digest))
+
+    def forget(self, courier: StudyCourier) -> None:
+        """Withdraw all tasks of a study."""
+        with self._lock:
+            for key in [k for k, e in self._errands.items() if e.courier is courier]:
+                self._drop(key)
+
+    def carried(self, site: str, message_id: str, connection: str) -> bool:
+        """Note that a site took a message; False if it was withdrawn meanwhile."""
+        with self._lock:
+            errand = self._find(site, message_id)
+            if errand is not None:
+                errand.carried_over = connection
+            return errand is not None
+
+    def send_again(self, site: str, connection: str) -> None:
+        """Queue anew what the site took over another connection and never answered."""
+        with self._lock:
+            for errand in self._of(site):
+                if errand.carried_over not in ("", connection):
+                    errand.courier.grid.withdraw(errand.message_id)
+                    errand.message_id = errand.courier.push(site, errand.task)
+                    errand.carried_over = ""
+
+    def find(self, site: str, message_id: str) -> Errand | None:
+        """Return the open errand that a message belongs to."""
+        with self._lock:
+            return self._find(site, message_id)
+
+    def close(self, errand: Errand) -> bool:
+        """Take an answered errand off the list; False if it is no longer the current one."""
+        with self._lock:
+            key = (errand.site, errand.task.study)
+            if self._errands.get(key) is not errand:
+                return False
+            del self._errands[key]
+            return True
+
+    def is_offered(self, site: str, digest: str) -> bool:
+        """Return whether a blob is the model of a task of this site."""
+        with self._lock:
+            return any(errand.task.model == digest for errand in self._of(site))
+
+    def claim_upload(self, site: str, digest: str, total_bytes: int) -> str | None:
+        """Let a site upload the update of one of its tasks.
+
+        Returns:
+            The digest of an upload that this one replaces, or empty.
+
+        Raises:
+            Refusal: ``not-expected`` when no task of the site awaits an update of this size.
+        """
+        with self._lock:
+            fitting = [e for e in self._of(site) if e.courier.update_bytes == total_bytes]
+            for errand in fitting:
+                if errand.upload == digest:
+                    return ""
+            if not fitting:
+                raise Refusal("not-expected", f"no update of {total_bytes} bytes is awaited")
+            errand = next((e for e in fitting if not e.upload), fitting[0])
+            replaced, errand.upload = errand.upload, digest
+            return "" if self._is_awaited(replaced) else replaced
+
+    def fleet_reply(self, message_id: str) -> None:
+        """Take an answer that came over Flower's own path."""
+        with self._lock:
+            errand = next((e for e in self._errands.values() if e.message_id == message_id), None)
+        if errand is not None and self.close(errand):
+            errand.courier.grid.withdraw(message_id)
+            self._bare_reply(errand)
+
+    def _of(self, site: str) -> Iterator[Errand]:
+        return iter([errand for errand in self._errands.values() if errand.site == site])
+
+    def _find(self, site: str, message_id: str) -> Errand | None:
+        return next((e for e in self._of(site) if e.message_id == message_id), None)
+
+    def _is_awaited(self, digest: str) -> bool:
+        return any(errand.upload == digest for errand in self._errands.values())
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        errand = self._errands.pop(key, None)
+        if errand is not None and errand.message_id:
+            errand.courier.grid.withdraw(errand.message_id)

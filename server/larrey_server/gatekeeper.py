@@ -1,0 +1,132 @@
+"""Decides before any handler runs whether a caller may make a call, and counts calls.
+
+Identity is the client certificate's public key; rights follow from the role alone: sites speak
+Exchange, Studies and Flower's Fleet, operators speak Control, either may ask for health.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from larrey_server.metrics import Metrics
+from larrey_server.registry import Member, Registry
+
+__all__ = ["Gatekeeper"]
+
+_RIGHTS = {
+    "larrey.v1.Exchange": frozenset({"site"}),
+    "larrey.v1.Studies": frozenset({"site"}),
+    "flwr.proto.Fleet": frozenset({"site"}),
+    "larrey.v1.Control": frozenset({"operator"}),
+    "grpc.health.v1.Health": frozenset({"site", "operator"}),
+}
+# Calls that wait; each holds a thread, so they have a pool of their own.
+_WAITING = frozenset(
+    {
+        "/larrey.v1.Exchange/Take",
+        "/flwr.proto.Fleet/PullMessages",
+        "/larrey.v1.Control/Watch",
+        "/grpc.health.v1.Health/Watch",
+    }
+)
+_MAX_CACHED = 4096  # certificates; a registry is far smaller
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by method
+
+
+class Gatekeeper(grpc.ServerInterceptor):
+    """Wraps every handler with identity, rights and counting."""
+
+    def __init__(self, registry: Registry, metrics: Metrics, waiting: ThreadPoolExecutor) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._waiting = waiting
+        self._callers: dict[bytes, Member] = {}
+        self._wrapped: dict[str, Handler] = {}
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the guarded handler of a method."""
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = self._guard(method, handler)
+        return self._wrapped[method]
+
+    def caller(self, context: grpc.ServicerContext) -> Member:
+        """Return who calls; aborts with UNAUTHENTICATED if the certificate is nobody's."""
+        pem = bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
+        member = self._callers.get(pem)
+        if member is None:
+            member = self._registry.by_certificate(pem)
+            if member is None:
+                self._metrics.auth_failure("unknown_key")
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "not-registered")
+            if len(self._callers) < _MAX_CACHED:
+                self._callers[pem] = member
+        return member
+
+    def site_of(self, context: grpc.ServicerContext) -> str:
+        """Return the calling site's name."""
+        return self.caller(context).name
+
+    def _guard(self, method: str, handler: Handler) -> Handler:
+        """Return ``handler`` behind the checks, in the pool that suits it."""
+        arity = ("unary" if not handler.request_streaming else "stream") + (
+            "_unary" if not handler.response_streaming else "_stream"
+        )
+        behavior = getattr(handler, arity)
+        checked = (
+            self._streaming(method, behavior)
+            if handler.response_streaming
+            else self._single(method, behavior)
+        )
+        if method in _WAITING:
+            checked.experimental_thread_pool = self._waiting  # type: ignore[attr-defined]
+        build = getattr(grpc, f"{arity}_rpc_method_handler")
+        guarded: Handler = build(checked, handler.request_deserializer, handler.response_serializer)
+        return guarded
+
+    def _single(self, method: str, behavior: Behavior) -> Behavior:
+        record = self._metrics.call_recorder(method, timed=method not in _WAITING)
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            start = time.perf_counter()
+            try:
+                self._check(method, context)
+                return behavior(request, context)
+            finally:
+                record(context, time.perf_counter() - start)
+
+        return call
+
+    def _streaming(self, method: str, behavior: Behavior) -> Behavior:
+        record = self._metrics.call_recorder(method, timed=method not in _WAITING)
+
+        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            start = time.perf_counter()
+            try:
+                self._check(method, context)
+                yield from behavior(request, context)
+            finally:
+                record(context, time.perf_counter() - start)
+
+        return call
+
+    def _check(self, method: str, context: grpc.ServicerContext) -> None:
+        caller = self.caller(context)
+        service = method[1:].partition("/")[0]
+        if caller.role not in _RIGHTS.get(service, frozenset()):
+            self._metrics.auth_failure("not_member")
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "not-allowed")

@@ -1,0 +1,176 @@
+"""What Prometheus reads: names, labels and meanings as operators' dashboards expect them.
+
+Every child is created with 0 as soon as its labels are known, so that a rate can be taken from the
+first event. Labels hold names of studies and sites, methods and codes; never a value from data.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_AUTH_REASONS = ("unknown_key", "not_member", "bad_signature")
+_ROUND_OUTCOMES = ("completed", "no_quorum")
+_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
+_ROUND_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200)
+
+
+class Metrics:
+    """The coordinator's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._studies: dict[str, tuple[str, ...]] = {}  # name -> sites
+        self._build()
+        self._build_rounds()
+        self._build_sites()
+        for reason in _AUTH_REASONS:
+            self._auth.labels(reason)
+
+    def expose(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def auth_failure(self, reason: str) -> None:
+        """Count a caller who was refused for who it is."""
+        self._auth.labels(reason).inc()
+
+    def call_recorder(
+        self, method: str, *, timed: bool
+    ) -> Callable[[grpc.ServicerContext, float], None]:
+        """Return what counts one call of a gRPC method; long polls are counted but not timed."""
+        service, _, name = method[1:].partition("/")
+        counters = {"OK": self._requests.labels(service, name, "OK")}
+        seconds = self._durations.labels(service, name) if timed else None
+
+        def record(context: grpc.ServicerContext, elapsed_s: float) -> None:
+            code = _code(context)
+            if code not in counters:
+                counters[code] = self._requests.labels(service, name, code)
+            counters[code].inc()
+            if seconds is not None:
+                seconds.observe(elapsed_s)
+
+        return record
+
+    def study_known(self, study: str, sites: Sequence[str], quorum: int, rounds: int) -> None:
+        """Create all children of a study."""
+        with self._lock:
+            self._studies[study] = tuple(sites)
+        self._active.labels(study)
+        self._number.labels(study)
+        self._planned.labels(study).set(rounds)
+        self._quorum.labels(study).set(quorum)
+        self._enrolled.labels(study).set(len(sites))
+        self._round_seconds.labels(study)
+        for outcome in _ROUND_OUTCOMES:
+            self._rounds.labels(study, outcome)
+        for site in sites:
+            self._received.labels(study, site)
+            self._last_seen.labels(study, site)
+
+    def site_seen(self, site: str) -> None:
+        """Note an authenticated contact."""
+        now = time.time()
+        for study in self._studies_of(site):
+            self._last_seen.labels(study, site).set(now)
+
+    def sites_up(self, up: Sequence[str]) -> None:
+        """Set how many of each study's sites are there."""
+        with self._lock:
+            studies = dict(self._studies)
+        for study, sites in studies.items():
+            self._available.labels(study).set(len(set(sites) & set(up)))
+
+    def update_received(self, study: str, site: str) -> None:
+        """Count an update that arrived completely."""
+        self._received.labels(study, site).inc()
+
+    def update_rejected(self, study: str, site: str, reason: str) -> None:
+        """Count an answer that does not count, by its code."""
+        self._rejected.labels(study, site, reason).inc()
+
+    def round_began(self, study: str, number: int) -> None:
+        """Set the round in progress; 0 when the study is not running."""
+        self._number.labels(study).set(number)
+        self._active.labels(study).set(1 if number else 0)
+
+    def round_ended(self, study: str, outcome: str, seconds: float) -> None:
+        """Count a round by how it ended."""
+        self._rounds.labels(study, outcome).inc()
+        self._round_seconds.labels(study).observe(seconds)
+
+    def study_ended(self, study: str, outcome: str) -> None:
+        """Count a study by how it ended: complete, partial or failed."""
+        self._runs.labels(study, outcome.lower()).inc()
+        self.round_began(study, 0)
+
+    def certificate_expires(self, role: str, at: float) -> None:
+        """Set when a TLS certificate of ours ends, seconds since 1970."""
+        self._expiry.labels(role).set(at)
+
+    def _studies_of(self, site: str) -> list[str]:
+        with self._lock:
+            return [study for study, sites in self._studies.items() if site in sites]
+
+    def _build(self) -> None:
+        info = self._gauge("larrey_build_info", "Constant 1", ["version", "flwr_version"])
+        info.labels(version("larrey"), version("flwr")).set(1)
+        self._auth = self._counter("larrey_auth_failures", "Callers refused", ["reason"])
+        labels = ["service", "method", "code"]
+        self._requests = self._counter("larrey_grpc_requests", "Calls of the gRPC port", labels)
+        self._durations = Histogram(
+            "larrey_grpc_request_duration_seconds",
+            "Duration of calls, long polls excluded",
+            labels[:2],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        name = "larrey_tls_certificate_expiry_timestamp_seconds"
+        self._expiry = self._gauge(name, "notAfter of our certificates", ["role"])
+
+    def _build_rounds(self) -> None:
+        one = ["study"]
+        self._runs = self._counter("larrey_runs", "Studies ended", ["study", "outcome"])
+        self._active = self._gauge("larrey_run_active", "1 while a study runs", one)
+        self._number = self._gauge("larrey_round_number", "Round in progress, 0 if none", one)
+        self._planned = self._gauge("larrey_rounds_planned", "Rounds the study is to do", one)
+        self._quorum = self._gauge("larrey_quorum_required", "Least sites for a round", one)
+        self._rounds = self._counter("larrey_rounds", "Rounds ended", ["study", "outcome"])
+        self._round_seconds = Histogram(
+            "larrey_round_duration_seconds",
+            "Wall time of ended rounds",
+            one,
+            buckets=_ROUND_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def _build_sites(self) -> None:
+        both = ["study", "site"]
+        self._enrolled = self._gauge("larrey_sites_enrolled", "Sites of the study", both[:1])
+        self._available = self._gauge("larrey_sites_available", "Sites that are there", both[:1])
+        name = "larrey_coordinator_site_last_seen_timestamp_seconds"
+        self._last_seen = self._gauge(name, "Last authenticated contact", both)
+        self._received = self._counter("larrey_updates_received", "Updates received", both)
+        reasons = [*both, "reason"]
+        self._rejected = self._counter("larrey_updates_rejected", "Answers not counted", reasons)
+
+    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+
+def _code(context: Any) -> str:  # Any: code() is missing from grpcio's stubs of ServicerContext
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"

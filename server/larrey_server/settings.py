@@ -1,0 +1,187 @@
+"""What a coordinator and an operator are configured by: ``coordinator.toml``, ``operator.toml``.
+
+Read once at start and passed down. Relative paths are relative to the file's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, model_validator
+
+from larrey_protocol.errors import FileError, UsageError
+from larrey_protocol.study import SiteName
+from larrey_protocol.tomlfile import Record, load_toml
+
+__all__ = [
+    "CoordinatorSettings",
+    "OperatorSettings",
+    "load_coordinator",
+    "load_operator",
+    "split_address",
+]
+
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
+_RecordT = TypeVar("_RecordT", bound=Record)
+
+
+class CoordinatorSection(Record):
+    """Where the coordinator keeps what must survive."""
+
+    state: Path = Path("state")
+
+
+class Listen(Record):
+    """Addresses ``host:port``; port 0 takes a free one."""
+
+    address: str = "127.0.0.1:9443"  # gRPC with mutual TLS; the one port that hospitals reach
+    metrics: str = "127.0.0.1:9464"  # HTTP: /metrics, /livez, /readyz; "" switches it off
+
+
+class Identity(Record):
+    """Who the coordinator is on the network and under which key it signs certificates."""
+
+    certificate: Path
+    key: Path
+    authority: Path  # PEM; issues the certificates of sites and operators
+    signing_key: Path  # Ed25519 PEM
+
+
+class Consortium(Record):
+    """Who may propose studies."""
+
+    key: PublicKey
+
+
+class SiteEntry(Record):
+    """A hospital: its transport certificate and the key that signs its answers and receipts."""
+
+    name: SiteName
+    certificate: Path
+    key: PublicKey
+
+
+class OperatorEntry(Record):
+    """A person or program of the consortium that may use the control services."""
+
+    name: SiteName
+    certificate: Path
+
+
+class CoordinatorSettings(Record):
+    """The content of ``coordinator.toml``."""
+
+    coordinator: CoordinatorSection = CoordinatorSection()
+    listen: Listen = Listen()
+    identity: Identity
+    consortium: Consortium
+    sites: tuple[SiteEntry, ...] = Field(min_length=1, max_length=1000)
+    operators: tuple[OperatorEntry, ...] = Field(default=(), max_length=1000)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> CoordinatorSettings:
+        for names in ([s.name for s in self.sites], [o.name for o in self.operators]):
+            if len(set(names)) < len(names):
+                raise ValueError("a name is listed twice")
+        return self
+
+
+class OperatorCoordinator(Record):
+    """Which coordinator, and the authority that issued its certificate."""
+
+    address: str
+    authority: Path
+
+
+class OperatorIdentity(Record):
+    """The operator's transport credential."""
+
+    certificate: Path
+    key: Path
+
+
+class OperatorConsortium(Record):
+    """The consortium's private key; only ``propose`` needs it."""
+
+    signing_key: Path
+
+
+class OperatorSettings(Record):
+    """The content of ``operator.toml``."""
+
+    coordinator: OperatorCoordinator
+    identity: OperatorIdentity
+    consortium: OperatorConsortium | None = None
+
+
+def load_coordinator(path: Path) -> CoordinatorSettings:
+    """Return the settings in ``path`` with absolute paths.
+
+    Raises:
+        FileError: as `larrey_protocol.tomlfile.load_toml`, or ``missing-file`` for a file it names.
+    """
+    settings = _anchored(load_toml(path, CoordinatorSettings), path.resolve().parent)
+    files = [settings.identity.certificate, settings.identity.key, settings.identity.authority]
+    files += [settings.identity.signing_key]
+    files += [site.certificate for site in settings.sites]
+    files += [operator.certificate for operator in settings.operators]
+    _check_files(files, path)
+    return settings
+
+
+def load_operator(path: Path | None) -> OperatorSettings:
+    """Return the settings in ``path``, else in the file that LARREY_OPERATOR names.
+
+    Raises:
+        UsageError: ``no-operator-file``.
+        FileError: as `load_coordinator`.
+    """
+    named = path or (Path(text) if (text := os.environ.get("LARREY_OPERATOR")) else None)
+    if named is None:
+        raise UsageError(
+            "no-operator-file",
+            "expected an operator file, found neither --operator nor LARREY_OPERATOR",
+            "Name it: larrey study list --operator operator.toml",
+        )
+    settings = _anchored(load_toml(named, OperatorSettings), named.resolve().parent)
+    identity = settings.identity
+    _check_files([settings.coordinator.authority, identity.certificate, identity.key], named)
+    return settings
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``.
+
+    Raises:
+        UsageError: ``bad-address``.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(
+            "bad-address", f"expected host:port, found '{text}'", "Write for example 127.0.0.1:9443"
+        )
+    return host, int(port)
+
+
+def _anchored(record: _RecordT, folder: Path) -> _RecordT:
+    """Return the record with every path in it made absolute against ``folder``."""
+    changes: dict[str, object] = {}
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, Path):
+            changes[name] = folder / value
+        elif isinstance(value, Record):
+            changes[name] = _anchored(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Record):
+            changes[name] = tuple(_anchored(item, folder) for item in value)
+    return record.model_copy(update=changes)
+
+
+def _check_files(files: list[Path], where: Path) -> None:
+    for file in files:
+        if not file.is_file():
+            raise FileError(
+                "missing-file", f"{where} names {file}, which is not there", "Correct the path."
+            )
