@@ -21,7 +21,6 @@ __all__ = ["admit", "require_independent_loss", "require_independent_model", "re
 
 _ROWS = 6
 _SEED = 5
-_LOOSE = {"rtol": 1e-4, "atol": 1e-6}
 # Layers that normalise across rows, whether or not they keep running statistics.
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -153,7 +152,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, **_LOOSE)
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def _buffers(found: str) -> Refusal:

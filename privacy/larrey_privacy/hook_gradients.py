@@ -38,8 +38,10 @@ class HookedModel:
             UsageError: ``gradient-missing`` when a trainable parameter took no part.
         """
         parameters = trainable(self.wrapped)
+        # torch warns about module hooks when no input of a module asks for a gradient.
+        features = batch.features.detach().requires_grad_(batch.features.is_floating_point())
         with torch.enable_grad():
-            torch.autograd.backward(loss(self.wrapped(batch.features), batch.label).sum())
+            torch.autograd.backward(loss(self.wrapped(features), batch.label).sum())
         rows = [getattr(p, "grad_sample", None) for p in parameters]
         means = tuple(_patient_means(gradient, batch.counts) for gradient in rows)
         self.wrapped.zero_grad(set_to_none=True)
