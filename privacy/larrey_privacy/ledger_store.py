@@ -249,6 +249,10 @@ class Ledger:
         """
         return view_of(dataset, self._account(dataset))
 
+    def account(self, dataset: str) -> Account | None:
+        """Return a dataset's filter and holds without computing any epsilon, None if unknown."""
+        return self._current().accounts.get(dataset)
+
     def datasets(self) -> tuple[str, ...]:
         """Return the registered datasets in order of registration."""
         return tuple(self._current().accounts)
