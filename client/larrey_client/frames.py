@@ -79,19 +79,21 @@ def receive_frame(
     except ConnectionResetError as error:
         raise PeerClosed from error
     try:
-        if flags & socket.MSG_CTRUNC:
-            raise _bad("malformed", f"brings more than {MAX_FDS} files")
-        prefix += _receive(peer, _PREFIX - len(prefix), deadline) if prefix else b""
-        return _parse(peer, prefix, deadline), fds
+        return _parse(peer, prefix, is_cut=bool(flags & socket.MSG_CTRUNC), deadline=deadline), fds
     except BaseException:
         for fd in fds:
             os.close(fd)
         raise
 
 
-def _parse(peer: socket.socket, prefix: bytes, deadline: float | None) -> dict[str, Any]:
+def _parse(
+    peer: socket.socket, prefix: bytes, *, is_cut: bool, deadline: float | None
+) -> dict[str, Any]:
     if not prefix:
         raise PeerClosed
+    if is_cut:
+        raise _bad("malformed", f"brings more than {MAX_FDS} files")
+    prefix += _receive(peer, _PREFIX - len(prefix), deadline)
     length = int.from_bytes(prefix, "big")
     if length > MAX_FRAME_BYTES:
         raise _bad("too-large", f"announces {length} bytes")

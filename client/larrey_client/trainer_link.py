@@ -6,6 +6,7 @@ handle reports it by code, and the next use starts a fresh process and loads the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,7 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,20 +54,20 @@ class TrainTask:
 class _Load:
     """What a trainer was told to load; kept so that a fresh process can be told again."""
 
-    study: Study
+    study: Study = field(compare=False)
+    digest: str
     site: str
     data: Path
     app: str | None
-    salt: bytes
+    fingerprint: str
 
     def frame(self) -> dict[str, Any]:
         return {
             "op": "load",
-            "digest": self.study.digest,
+            "digest": self.digest,
             "site": self.site,
             "data": str(self.data),
             "app": self.app,
-            "salt": self.salt.hex(),
         }
 
 
@@ -74,10 +76,11 @@ class TrainerLink:
 
     def __init__(self, *, threads: int, device: str, warm: bool) -> None:
         self._threads, self._device, self._warm = threads, device, warm
-        self._turn = threading.Lock()
-        self._stopped = False
+        self._turn = threading.RLock()  # so that a signal handler may stop what its thread asked
+        self._stopped = threading.Event()
         self._process: _Process | None = None
         self._loaded: _Load | None = None
+        self._units = 0
 
     @classmethod
     def start(cls, *, threads: int = 1, device: str = "cpu", warm: bool = True) -> TrainerLink:
@@ -100,8 +103,8 @@ class TrainerLink:
 
     @property
     def pid(self) -> int:
-        """Return the process id, for the operator's eyes."""
-        return self._running().pid
+        """Return the process id, 0 before the first start; for the operator's eyes."""
+        return self._process.pid if self._process else 0
 
     @property
     def network(self) -> str:
@@ -130,15 +133,19 @@ class TrainerLink:
             DataError: the file does not meet the contract; the code names the rule.
             LarreyError: ``trainer-crashed``, ``trainer-timeout`` or ``trainer-failed``.
         """
-        wish = _Load(study, site, data.absolute(), app, salt)
+        data = data.absolute()
+        wish = _Load(study, study.digest, site, data, app, _fingerprint(data, salt))
         with self._turn:
+            process = self._running()
+            if wish == self._loaded and not process.fresh:
+                return self._units
             self._loaded = None
-            units = self._load(self._running(), wish)
+            self._units = self._load(process, wish)
             self._loaded = wish
-        return units
+            return self._units
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
-        """Return a sealed memory file with the update that ``model`` leads to; the caller closes it.
+        """Return a sealed memory file with the update to ``model``; the caller closes it.
 
         Args:
             task: must name the loaded study.
@@ -153,7 +160,7 @@ class TrainerLink:
         deadline = time.monotonic() + timeout_s
         with self._turn:
             process = self._running()
-            if self._loaded is None or self._loaded.study.digest != task.study:
+            if self._loaded is None or self._loaded.digest != task.study:
                 raise LarreyError("study-not-loaded", "the trainer holds another study")
             if process.fresh:
                 self._load(process, self._loaded)
@@ -163,21 +170,24 @@ class TrainerLink:
 
     def stop(self) -> None:
         """End the process at once, whatever it does; the handle cannot be used again."""
-        self._stopped = True
-        if self._process is not None:
-            self._process.kill()
+        self._stopped.set()
+        process = self._process
+        if process is not None:
+            process.kill()  # wakes a thread that waits for an answer
+            with self._turn:
+                process.close()
 
     def _running(self) -> _Process:
         """Return the process, started anew if it is dead."""
-        if self._stopped:
+        if self._stopped.is_set():
             raise LarreyError("trainer-stopped", "the trainer was stopped")
         if self._process is None or not self._process.alive:
             if self._process is not None:
                 logger.warning("trainer restarted pid=%d", self._process.pid)
-                self._process.kill()
+                self._process.close()
             self._process = _Process(self._threads, self._device, warm=self._warm)
-            if self._stopped:  # `stop` came between the check and the start
-                self._process.kill()
+            if self._stopped.is_set():  # `stop` came between the check and the start
+                self._process.close()
         return self._process
 
     def _load(self, process: _Process, wish: _Load) -> int:
@@ -198,22 +208,23 @@ class TrainerLink:
         try:
             send_frame(process.socket, frame, fds)
             answer, files = receive_frame(process.socket, deadline=deadline)
-        except TimeoutError:
-            process.kill()
-            raise LarreyError(
-                "trainer-timeout", "the trainer did not answer in time and was ended"
-            ) from None
-        except PeerClosed:
-            process.kill()
-            raise LarreyError("trainer-crashed", "the trainer ended without an answer") from None
-        except (TransportError, OSError) as error:
-            process.kill()
-            raise LarreyError("trainer-failed", "the trainer broke the frame protocol") from error
+        except (TransportError, OSError) as error:  # TimeoutError is an OSError
+            process.close()
+            raise self._lost(error) from error
         process.network = str(answer.get("network", process.network))
         if "code" in answer:
             _close(files)
             raise _failure(answer)
         return answer, files
+
+    def _lost(self, error: Exception) -> LarreyError:
+        if self._stopped.is_set():
+            return LarreyError("trainer-stopped", "the trainer was stopped")
+        if isinstance(error, TimeoutError):
+            return LarreyError("trainer-timeout", "the trainer gave no answer in time; it is ended")
+        if isinstance(error, PeerClosed):
+            return LarreyError("trainer-crashed", "the trainer ended without an answer")
+        return LarreyError("trainer-failed", "the trainer broke the frame protocol; it is ended")
 
 
 class _Process:
@@ -234,7 +245,7 @@ class _Process:
         self._keeper.start()
         self._started.wait()
         self._theirs.close()
-        if self._error is not None:
+        if not self.pid:
             raise LarreyError("trainer-failed", "the trainer cannot be started") from self._error
 
     @property
@@ -249,11 +260,14 @@ class _Process:
         """End the process, wake who waits for its answer, and wait until it is gone."""
         if self._popen is not None:
             self._popen.kill()  # harmless once it is reaped
-        try:
+        with contextlib.suppress(OSError):  # already shut down
             self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # already shut down
         self._keeper.join(_KILL_GRACE_S)
+
+    def close(self) -> None:
+        """End the process and give its socket back; only where nobody else uses it."""
+        self.kill()
+        self.socket.close()
 
     def _keep(self) -> None:
         try:
@@ -291,6 +305,16 @@ def _environment(threads: int) -> dict[str, str]:
         "MKL_NUM_THREADS": count,
         "FLWR_TELEMETRY_ENABLED": "0",
     }
+
+
+def _fingerprint(data: Path, salt: bytes) -> str:
+    """Return what changes when the file is replaced or written; "" where there is none."""
+    try:
+        facts = data.stat()
+    except OSError:
+        return ""  # the trainer will say what is wrong
+    text = f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+    return blake2b(text.encode(), key=salt[:64]).hexdigest()
 
 
 def _document(study: Study) -> bytes:

@@ -1,0 +1,210 @@
+"""What the trainer was told to work on, and one round of it. No torch of its own.
+
+The Flower app is called with a message as Flower would deliver it. Ours answers with the update; a
+standard app answers with new weights, and the update is taken here. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import (
+    DEFAULT_TTL,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    Metadata,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from larrey_client.arrays import record_of, tensors_of
+from larrey_client.cohort import cached_cohort
+from larrey_client.frames import memory_file, seal
+from larrey_protocol.errors import LarreyError
+from larrey_protocol.models import model_layout
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import TensorLayout
+
+__all__ = ["OWN_APP", "Assignment", "assign"]
+
+OWN_APP = "larrey_client.app:app"
+_MAX_DOCUMENT_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """A study at this site, its data checked."""
+
+    study: Study
+    text: str  # the study's JSON, as the app gets it
+    layout: TensorLayout
+    site: str
+    data: Path
+    app: str
+    device: str
+    units: int  # private
+
+    def train(self, model: int, *, round_number: int, phase: str) -> int:
+        """Return a sealed memory file with the update that the app makes of a model file.
+
+        Raises:
+            LarreyError: ``model-malformed``, ``app-not-found``, ``app-failed`` or
+                ``reply-wrong-tensors``; or what the app raises.
+        """
+        app = _load_app(self.app)
+        with _mapped(model, self.layout) as flat:
+            content = RecordDict(
+                {
+                    "arrays": record_of(self.layout, flat),
+                    "config": self._config(round_number, phase),
+                }
+            )
+            arrays = _arrays_of(app(_message(content, round_number), self._context()))
+            start = None if self.app == OWN_APP else flat
+            return _update_file(self.layout, arrays, start)
+
+    def _config(self, round_number: int, phase: str) -> ConfigRecord:
+        return ConfigRecord(
+            {
+                "study": self.text,
+                "site": self.site,
+                "round": round_number,
+                "phase": phase,
+                "server-round": round_number,  # this and lr: the names of Flower's own strategies
+                "lr": self.study.file.training.learning_rate,
+            }
+        )
+
+    def _context(self) -> Context:
+        names = self.study.file.site_names
+        node: dict[str, bool | float | int | str] = {
+            "data": str(self.data),
+            "device": self.device,
+            "partition-id": names.index(self.site),
+            "num-partitions": len(names),
+        }
+        return Context(run_id=0, node_id=0, node_config=node, state=RecordDict(), run_config={})
+
+
+def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
+    """Return the assignment that a load frame and the study's document describe.
+
+    Raises:
+        DataError: the data do not meet the contract (`larrey_client.cohort`).
+        LarreyError: ``load-malformed``, ``site-not-invited`` or ``app-not-found``.
+    """
+    study = Study.model_validate(json.loads(os.pread(document, _MAX_DOCUMENT_BYTES, 0)))
+    if study.digest != wish["digest"]:
+        raise LarreyError("load-malformed", "the study is not the one that was announced")
+    if wish["site"] not in study.file.site_names:
+        raise LarreyError("site-not-invited", f"the study does not invite '{wish['site']}'")
+    app = wish["app"] or OWN_APP
+    if app != OWN_APP:
+        _load_app(app)
+    data = Path(wish["data"])
+    cohort = cached_cohort(data, study.contract.model_dump_json(by_alias=True))
+    return Assignment(
+        study=study,
+        text=study.model_dump_json(by_alias=True),
+        layout=model_layout(study),
+        site=wish["site"],
+        data=data,
+        app=app,
+        device=device,
+        units=cohort.patients,
+    )
+
+
+def _message(content: RecordDict, round_number: int) -> Message:
+    """Return a train message with metadata of its own.
+
+    Flower's shorter constructor takes them from identities that are global to a process.
+    """
+    metadata = Metadata(
+        run_id=0,
+        message_id=f"round-{round_number}",
+        src_node_id=0,
+        dst_node_id=0,
+        reply_to_message_id="",
+        group_id=str(round_number),
+        created_at=time.time(),
+        ttl=DEFAULT_TTL,
+        message_type=MessageType.TRAIN,
+    )
+    return Message(content=content, metadata=metadata)  # type: ignore[call-overload, no-any-return]  # Flower leaves this form out of its overloads
+
+
+def _load_app(name: str) -> ClientApp:
+    module, _, attribute = name.partition(":")
+    try:
+        app = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LarreyError("app-not-found", f"there is no '{name}' to import") from error
+    if not isinstance(app, ClientApp):
+        raise LarreyError("app-not-found", f"'{name}' is not a Flower ClientApp")
+    return app
+
+
+def _arrays_of(reply: Message) -> ArrayRecord:
+    if reply.has_error():
+        raise LarreyError("app-failed", f"the app answered with error {reply.error.code}")
+    records = list(reply.content.array_records.values())
+    if len(records) != 1:
+        raise LarreyError("reply-wrong-tensors", f"the app sent {len(records)} array records")
+    return records[0]
+
+
+@contextmanager
+def _mapped(model: int, layout: TensorLayout) -> Iterator[NDArray[np.float32]]:
+    """Give the values of a model file, read in place.
+
+    Raises:
+        LarreyError: ``model-malformed`` if the file is not in exactly the layout.
+    """
+    head = layout.header
+    if os.fstat(model).st_size != layout.nbytes or os.pread(model, len(head), 0) != head:
+        raise LarreyError("model-malformed", "the model file is not as the study says")
+    # The map goes when the last array on it goes; closing it earlier would be an error.
+    yield np.frombuffer(mmap.mmap(model, 0, prot=mmap.PROT_READ), "<f4", offset=len(head))
+
+
+def _update_file(
+    layout: TensorLayout, arrays: ArrayRecord, start: NDArray[np.float32] | None
+) -> int:
+    """Return a sealed file of ``arrays``, minus ``start`` if it is given."""
+    update = memory_file("update", [layout.header])
+    try:
+        os.ftruncate(update, layout.nbytes)
+        with mmap.mmap(update, 0) as area:
+            _fill(area, layout, arrays, start)
+        return seal(update)
+    except BaseException:
+        os.close(update)
+        raise
+
+
+def _fill(
+    area: mmap.mmap, layout: TensorLayout, arrays: ArrayRecord, start: NDArray[np.float32] | None
+) -> None:
+    places = layout.views(np.frombuffer(area, "<f4", offset=len(layout.header)))
+    sources = tensors_of(arrays, layout)
+    if start is None:
+        for values, place in zip(sources, places, strict=True):
+            place[...] = values
+        return
+    for values, before, place in zip(sources, layout.views(start), places, strict=True):
+        np.subtract(values, before, out=place, casting="same_kind")

@@ -1,0 +1,114 @@
+"""The trainer process: ``python -m larrey_client.trainer FD``, started by `TrainerLink` only.
+
+It holds data, model and device, has neither keys nor network, and answers one frame at a time.
+Its standard library part confines the process first; only then numerical libraries are imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from larrey_client.confine import confine
+from larrey_client.frames import PeerClosed, receive_frame, send_frame
+from larrey_protocol.errors import DataError, LarreyError, TransportError
+
+if TYPE_CHECKING:
+    from larrey_client.assignment import Assignment
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the agent until it hangs up; return 0 then, 1 after a broken frame."""
+    parser = argparse.ArgumentParser(prog="larrey-trainer")
+    parser.add_argument("descriptor", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--warm", action="store_true")
+    options = parser.parse_args(argv)
+    barriers = confine()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    if str(barriers) == "open":
+        logger.warning("trainer has no barrier to the network on this kernel")
+    with socket.socket(fileno=options.descriptor) as agent:
+        server = _Server(device=options.device, network=str(barriers), is_warm=options.warm)
+        return server.serve(agent)
+
+
+class _Server:
+    """Answers frames; holds at most one assignment."""
+
+    def __init__(self, *, device: str, network: str, is_warm: bool) -> None:
+        self._device, self._network = device, network
+        self._assignment: Assignment | None = None
+        import larrey_client.assignment  # noqa: F401  before any thread imports what it shares
+
+        self._warming = threading.Thread(target=_import_app, daemon=True)
+        if is_warm:
+            self._warming.start()
+
+    def serve(self, agent: socket.socket) -> int:
+        while True:
+            try:
+                frame, files = receive_frame(agent)
+                answer, update = self._answer(frame, files)
+                send_frame(agent, answer | {"network": self._network}, update)
+            except PeerClosed:
+                return 0
+            except TransportError as error:
+                logger.error("trainer ends code=%s", error.code)  # noqa: TRY400  no trace in logs
+                return 1
+            for fd in (*files, *update):
+                os.close(fd)
+
+    def _answer(self, frame: dict[str, Any], files: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Return the answer and its files; the guard of this process's main loop."""
+        try:
+            if frame.get("op") == "load":
+                return self._load(frame, files), []
+            return {}, [self._train(frame, files)]
+        except LarreyError as error:
+            logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
+            return _report(error), []
+        except Exception as error:  # noqa: BLE001  the text may hold data: only its type is told
+            logger.error("trainer failed op=%s error=%s", frame.get("op"), type(error).__name__)  # noqa: TRY400
+            return {"code": "trainer-failed", "message": "the training failed"}, []
+
+    def _load(self, frame: dict[str, Any], files: list[int]) -> dict[str, Any]:
+        from larrey_client.assignment import assign
+
+        self._assignment = None
+        self._assignment = assign(files[0], frame, device=self._device)
+        return {"units": self._assignment.units}
+
+    def _train(self, frame: dict[str, Any], files: list[int]) -> int:
+        if self._assignment is None or frame.get("site") != self._assignment.site:
+            raise LarreyError("study-not-loaded", "the trainer holds no such study")
+        if self._warming.is_alive():
+            self._warming.join()
+        return self._assignment.train(files[0], round_number=frame["round"], phase=frame["phase"])
+
+
+def _import_app() -> None:
+    import larrey_client.app  # noqa: F401  torch, opacus: seconds that the first round then saves
+
+
+def _report(error: LarreyError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "kind": "data" if isinstance(error, DataError) else "",
+        "message": error.message,
+        "next_step": error.next_step,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
