@@ -1,31 +1,30 @@
-"""The handle of the aggregation worker: starts it, feeds it, brings it back when it dies."""
+"""The coordinator's handle on the aggregation worker: starts it, feeds it, brings it back.
+
+Requests are served one after the other by one thread that talks to the worker over pipes. A worker
+that dies takes nothing with it: the request is asked once more of a new one (results are
+deterministic, files appear whole or not at all), then answered with a code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 from larrey_protocol.tensors import TensorLayout
+from larrey_server.aggregation import Averaging, to_json
 
 __all__ = ["Aggregator", "Averaging", "Outcome"]
 
-
-@dataclass(frozen=True, slots=True)
-class Averaging:
-    """One round's aggregation: files in, files out.
-
-    ``updates`` are (file, weight) in roster order; weights sum to one.
-    """
-
-    layout: TensorLayout
-    updates: tuple[tuple[Path, float], ...]
-    model: Path
-    new_model: Path
-    strategy: str
-    parameters: Mapping[str, float]
-    state: Path | None = None  # absent before the first round
-    new_state: Path | None = None
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +33,114 @@ class Outcome:
 
     code: str = ""
     digest: str = ""  # of the new model file
-    norm: float = 0.0  # of a checked update
+    norm: float = 0.0  # of a checked update, L2
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    line: bytes
+    done: Callable[[Outcome], None]
 
 
 class Aggregator:
-    """One worker process; all methods are thread-safe, and callbacks come from its own thread."""
+    """One worker process; methods are thread-safe, callbacks come from its own thread."""
+
+    def __init__(self) -> None:
+        self._inbox: SimpleQueue[_Request | None] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._swap = threading.Lock()  # while the worker is exchanged for a new one
+        self._worker = _spawn()
+        self._thread = threading.Thread(target=self._serve, name="aggregator", daemon=True)
+        self._thread.start()
 
     @classmethod
     def start(cls) -> Aggregator:
         """Return a running worker."""
-        raise NotImplementedError
+        return cls()
+
+    @property
+    def pid(self) -> int:
+        """Return the worker's process id, for measurement."""
+        return self._worker.pid
 
     def check(
         self, path: Path, layout: TensorLayout, norm_bound: float, done: Callable[[Outcome], None]
     ) -> None:
-        """Check one spooled update; never blocks."""
-        raise NotImplementedError
+        """Have one spooled update checked (`larrey_protocol.envelope`); never blocks."""
+        body = {
+            "op": "check",
+            "path": str(path),
+            "layout": layout.entries,
+            "norm_bound": norm_bound,
+        }
+        self._put(body, done)
 
     def aggregate(self, averaging: Averaging, done: Callable[[Outcome], None]) -> None:
-        """Aggregate one round; never blocks."""
-        raise NotImplementedError
+        """Have one round aggregated; never blocks."""
+        self._put(to_json(averaging), done)
 
     def stop(self) -> None:
-        """End the worker; outstanding requests are answered ``aggregator-stopped``."""
-        raise NotImplementedError
+        """End the worker; what it had not answered is answered ``aggregator-stopped``."""
+        with self._swap:
+            self._stopping.set()
+            self._worker.kill()
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _put(self, body: dict[str, Any], done: Callable[[Outcome], None]) -> None:  # Any: JSON
+        self._inbox.put(_Request(json.dumps(body).encode() + b"\n", done))
+
+    def _serve(self) -> None:
+        while (request := self._inbox.get()) is not None:
+            request.done(self._ask(request.line))
+        while not self._inbox.empty():
+            if (request := self._inbox.get()) is not None:
+                request.done(Outcome("aggregator-stopped"))
+        _reap(self._worker)
+
+    def _ask(self, line: bytes) -> Outcome:
+        """Return the worker's answer, of a second worker if the first dies."""
+        for _ in range(2):
+            answer = _exchange(self._worker, line)
+            with self._swap:
+                if self._stopping.is_set():
+                    return Outcome("aggregator-stopped")
+                if answer:
+                    return Outcome(**json.loads(answer))
+                _reap(self._worker)
+                logger.error("aggregation worker died status=%s", self._worker.returncode)
+                self._worker = _spawn()
+        return Outcome("aggregation-crashed")
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "larrey_server.aggregation"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _exchange(worker: subprocess.Popen[bytes], line: bytes) -> bytes:
+    """Return the answer to one request, empty if the worker is gone."""
+    if worker.stdin is None or worker.stdout is None:
+        raise ValueError("the worker was started with pipes")
+    try:
+        worker.stdin.write(line)
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
+    except BrokenPipeError:
+        return b""
+    return answer if answer.endswith(b"\n") else b""
+
+
+def _reap(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                logger.debug("unsent request of a dead worker dropped")

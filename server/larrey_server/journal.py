@@ -1,14 +1,52 @@
-"""What the coordinator must not forget, in one SQLite file (write-ahead log, full synchronous)."""
+"""What the coordinator must not forget, in one SQLite file (write-ahead log, full synchronous).
+
+Proposals and answers as they were signed, one state a transition, who did what in which round, and
+the audit chain. Each change is one durable commit that carries its audit record. Transitions,
+contributions and audit records are only ever added; triggers in the file hold to that. A lock file
+keeps a second coordinator out. What the facts mean is decided elsewhere (`larrey_server.rounds`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from larrey_protocol.audit import AuditRecord
+from larrey_protocol.audit import AuditRecord, append_record, verify_chain
+from larrey_protocol.errors import Refusal
+from larrey_server.round_values import Cell
 
-__all__ = ["AnswerRow", "Journal", "StudyRow"]
+__all__ = ["AnswerRow", "ContributionRow", "Journal", "StudyRow", "Transition"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+    digest TEXT PRIMARY KEY, name TEXT NOT NULL, proposal BLOB NOT NULL, state TEXT NOT NULL,
+    proposed_at REAL NOT NULL, certificate BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS answers (
+    study TEXT NOT NULL REFERENCES studies, site TEXT NOT NULL, decision TEXT NOT NULL,
+    code TEXT NOT NULL, answer BLOB NOT NULL, PRIMARY KEY (study, site)) STRICT;
+CREATE TABLE IF NOT EXISTS transitions (
+    seq INTEGER PRIMARY KEY, study TEXT NOT NULL REFERENCES studies, snapshot TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS transitions_of_study ON transitions (study, seq);
+CREATE TABLE IF NOT EXISTS contributions (
+    study TEXT NOT NULL REFERENCES studies, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    site TEXT NOT NULL, outcome TEXT NOT NULL, code TEXT NOT NULL, epsilon REAL NOT NULL,
+    nbytes INTEGER NOT NULL, "update" TEXT NOT NULL, receipt BLOB,
+    PRIMARY KEY (study, round, attempt, site)) STRICT;
+CREATE TABLE IF NOT EXISTS audit (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+    study TEXT NOT NULL, round INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL,
+    previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
+"""
+_APPEND_ONLY = ("transitions", "contributions", "audit")
+_AUDIT_COLUMNS = ", ".join(field.name for field in fields(AuditRecord))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,46 +70,217 @@ class AnswerRow:
     answer: bytes  # Signed Answer, travelling form
 
 
+@dataclass(frozen=True, slots=True)
+class ContributionRow:
+    """What a site did in one attempt, with the receipt it signed, if any."""
+
+    cell: Cell
+    receipt: bytes | None = None  # Signed Receipt, travelling form
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of a study: the attempt that ended and the state that follows.
+
+    ``certify`` turns the audit head after this step into the signed certificate of an ended study.
+    """
+
+    study: str
+    snapshot: Mapping[str, Any]  # Any: JSON
+    record: AuditRecord
+    contributions: tuple[ContributionRow, ...] = ()
+    certify: Callable[[str], bytes] | None = None
+
+
 class Journal:
     """The coordinator's memory; thread-safe; every method that changes it is one durable commit."""
 
+    def __init__(self, connection: sqlite3.Connection, lock_descriptor: int) -> None:
+        self._connection = connection
+        self._lock_descriptor = lock_descriptor
+        self._mutex = threading.RLock()
+        self._last = _last_record(connection)
+
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Return the journal in ``path``. Raises Refusal ``state-locked``."""
-        raise NotImplementedError
+        """Return the journal in ``path``, made if need be.
+
+        Raises:
+            Refusal: ``state-locked`` while another coordinator has it open.
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Refusal(
+                "state-locked",
+                "another coordinator has this state folder open",
+                "Stop it first, or choose another state folder.",
+            ) from None
+        return cls(_connect(path), descriptor)
 
     def close(self) -> None:
-        """Close the file and release the lock."""
-        raise NotImplementedError
+        """Close the file and let go of the lock."""
+        with self._mutex:
+            self._connection.close()
+            os.close(self._lock_descriptor)
 
     def propose(self, study: StudyRow, actor: str) -> bool:
-        """Store a proposal; False if the digest is known already."""
-        raise NotImplementedError
+        """Store a proposal; False, and nothing changes, if the digest is known already."""
+        with self._transaction() as db:
+            found = db.execute("SELECT 1 FROM studies WHERE digest = ?", (study.digest,)).fetchone()
+            if found:
+                return False
+            row = (study.digest, study.name, study.proposal, study.state, study.proposed_at)
+            db.execute("INSERT INTO studies VALUES (?, ?, ?, ?, ?, NULL)", row)
+            at = study.proposed_at
+            self._chain(AuditRecord(0, at, actor, "study-proposed", study.digest))
+            return True
 
     def answer(self, study: str, answer: AnswerRow, at: float) -> None:
-        """Store a site's decision; it replaces an earlier one of that site."""
-        raise NotImplementedError
+        """Store a site's decision; it takes the place of an earlier one, which the chain keeps."""
+        with self._transaction() as db:
+            row = (study, answer.site, answer.decision, answer.code, answer.answer)
+            db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+            action = f"study-{answer.decision}"
+            self._chain(AuditRecord(0, at, answer.site, action, study, code=answer.code))
 
-    def studies(self) -> tuple[StudyRow, ...]:
-        """Return all studies, oldest first."""
-        raise NotImplementedError
-
-    def answers(self, study: str) -> tuple[AnswerRow, ...]:
-        """Return the decisions about a study, one a site."""
-        raise NotImplementedError
-
-    def certificate(self, study: str) -> bytes | None:
-        """Return the signed certificate of an ended study."""
-        raise NotImplementedError
+    def commit(self, transition: Transition) -> str:
+        """Store one step of a study and return the audit head after it."""
+        study = transition.study
+        with self._transaction() as db:
+            record = self._chain(transition.record)
+            text = json.dumps(transition.snapshot, separators=(",", ":"))
+            db.execute("INSERT INTO transitions (study, snapshot) VALUES (?, ?)", (study, text))
+            db.executemany(
+                "INSERT INTO contributions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_contribution(study, row) for row in transition.contributions],
+            )
+            state = "ended" if transition.certify else "open"
+            signed = transition.certify(record.head) if transition.certify else None
+            db.execute(
+                "UPDATE studies SET state = ?, certificate = ? WHERE digest = ?",
+                (state, signed, study),
+            )
+            return record.head
 
     def note(self, record: AuditRecord) -> AuditRecord:
         """Chain one audit record and return it as stored."""
-        raise NotImplementedError
+        with self._transaction():
+            return self._chain(record)
+
+    def studies(self) -> tuple[StudyRow, ...]:
+        """Return all studies, oldest first."""
+        sql = "SELECT digest, name, proposal, state, proposed_at FROM studies ORDER BY rowid"
+        return tuple(StudyRow(*row) for row in self._rows(sql))
+
+    def answers(self, study: str) -> tuple[AnswerRow, ...]:
+        """Return the decisions about a study, one a site, by name."""
+        sql = "SELECT site, decision, code, answer FROM answers WHERE study = ? ORDER BY site"
+        return tuple(AnswerRow(*row) for row in self._rows(sql, study))
+
+    def snapshot(self, study: str) -> dict[str, Any] | None:  # Any: JSON
+        """Return the last state of a study, None before its launch."""
+        sql = "SELECT snapshot FROM transitions WHERE study = ? ORDER BY seq DESC LIMIT 1"
+        rows = self._rows(sql, study)
+        return json.loads(rows[0][0]) if rows else None
+
+    def contributions(self, study: str) -> tuple[ContributionRow, ...]:
+        """Return what sites did, by round and attempt, sites in the order of the roster."""
+        sql = (
+            'SELECT site, round, attempt, outcome, code, epsilon, nbytes, "update", receipt'
+            " FROM contributions WHERE study = ? ORDER BY round, attempt, rowid"
+        )
+        return tuple(ContributionRow(Cell(*row[:8]), row[8]) for row in self._rows(sql, study))
+
+    def certificate(self, study: str) -> bytes | None:
+        """Return the signed certificate of an ended study, in travelling form."""
+        rows = self._rows("SELECT certificate FROM studies WHERE digest = ?", study)
+        return rows[0][0] if rows else None
 
     def head(self) -> str:
         """Return the audit chain's head ``seq:hash``, empty for an empty chain."""
-        raise NotImplementedError
+        with self._mutex:
+            return self._last.head if self._last else ""
 
     def audit(self) -> Iterator[AuditRecord]:
         """Yield the audit chain in order."""
-        raise NotImplementedError
+        sql = f"SELECT {_AUDIT_COLUMNS} FROM audit WHERE seq > ? ORDER BY seq LIMIT 1000"  # noqa: S608 - our own columns
+        after = 0
+        while rows := self._rows(sql, after):
+            yield from (AuditRecord(*row) for row in rows)
+            after = rows[-1][0]
+
+    def verify(self, anchor: str = "") -> None:
+        """Return if the audit chain is intact and still holds ``anchor``.
+
+        Raises:
+            IntegrityError: ``audit-broken`` or ``audit-behind-anchor``.
+        """
+        verify_chain(self.audit(), anchor)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make what happens inside one durable commit, or nothing."""
+        with self._mutex:
+            last = self._last
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                self._last = last
+                raise
+
+    def _chain(self, record: AuditRecord) -> AuditRecord:
+        """Add a record behind the last one, inside the present transaction."""
+        placed = append_record(self._last, record)
+        values = tuple(asdict(placed).values())
+        self._connection.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._last = placed
+        return placed
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: columns
+        with self._mutex:
+            return self._connection.execute(sql, values).fetchall()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a connection that commits durably and refuses to change what is only added."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.executescript(_SCHEMA)
+    for table in _APPEND_ONLY:
+        for verb in ("UPDATE", "DELETE"):
+            connection.execute(
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{table} is only ever added to'); END"
+            )
+    return connection
+
+
+def _last_record(connection: sqlite3.Connection) -> AuditRecord | None:
+    sql = f"SELECT {_AUDIT_COLUMNS} FROM audit ORDER BY seq DESC LIMIT 1"  # noqa: S608 - our own columns
+    row = connection.execute(sql).fetchone()
+    return AuditRecord(*row) if row else None
+
+
+def _contribution(study: str, row: ContributionRow) -> tuple[object, ...]:
+    cell = row.cell
+    return (
+        study,
+        cell.round,
+        cell.attempt,
+        cell.site,
+        cell.outcome,
+        cell.code,
+        cell.epsilon,
+        cell.nbytes,
+        cell.update,
+        row.receipt,
+    )

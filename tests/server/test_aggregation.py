@@ -1,0 +1,174 @@
+"""The aggregation worker: its arithmetic, its files, and its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+import larrey_server.aggregation as worker
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.tensors import TensorLayout, pack
+from larrey_server.aggregation import Averaging, average
+from larrey_server.aggregator import Aggregator, Outcome
+from larrey_strategies.registry import make_strategy
+
+SIZE = 150_001  # more than two blocks, and no multiple of one
+LAYOUT = TensorLayout((("0.weight", (3, 50_000)), ("0.bias", (1,))))
+
+
+def vector(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=SIZE).astype(np.float32)
+
+
+def job(folder: Path, strategy: str = "fedavg", **parameters: float) -> Averaging:
+    """Return the averaging of three updates with weights 1, 2, 3 onto one model."""
+    paths = [folder / f"update-{i}" for i in range(3)]
+    for i, path in enumerate(paths):
+        path.write_bytes(pack(LAYOUT, vector(i)))
+    (folder / "model-0").write_bytes(pack(LAYOUT, vector(9)))
+    return Averaging(
+        layout=LAYOUT,
+        updates=tuple((path, float(i + 1)) for i, path in enumerate(paths)),
+        model=folder / "model-0",
+        new_model=folder / "model-1",
+        strategy=strategy,
+        parameters=parameters,
+        state=None,
+        new_state=folder / "state-1",
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    return np.frombuffer(path.read_bytes()[len(LAYOUT.header) :], "<f4")
+
+
+def test_the_new_model_is_the_old_one_plus_the_renormalised_mean(tmp_path: Path) -> None:
+    average(job(tmp_path))
+    mean = sum((i + 1) / 6 * vector(i).astype(np.float64) for i in range(3))
+    # float32 accumulation of three terms of size about one
+    np.testing.assert_allclose(read(tmp_path / "model-1"), vector(9) + mean, atol=1e-6)
+
+
+def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
+    digest = average(job(tmp_path))
+    assert digest == digest_bytes((tmp_path / "model-1").read_bytes())
+
+
+def test_a_strategy_without_state_writes_no_state_file(tmp_path: Path) -> None:
+    average(job(tmp_path))
+    assert not (tmp_path / "state-1").exists()
+
+
+def test_block_by_block_gives_the_bits_of_the_whole_over_rounds_with_state(tmp_path: Path) -> None:
+    first = job(tmp_path, "fedadam", eta=0.1)
+    average(first)
+    second = Averaging(
+        LAYOUT,
+        first.updates,
+        first.new_model,
+        tmp_path / "model-2",
+        "fedadam",
+        {"eta": 0.1},
+        first.new_state,
+        tmp_path / "state-2",
+    )
+    average(second)
+    strategy = make_strategy("fedadam", {"eta": 0.1})
+    params, state = vector(9), strategy.init(vector(9))
+    for _ in range(2):
+        mean = vector(0) * np.float32(1 / 6)
+        mean += vector(1) * np.float32(2 / 6)
+        mean += vector(2) * np.float32(3 / 6)
+        params, state = strategy.step(params, state, mean)
+    assert read(tmp_path / "model-2").tobytes() == params.tobytes()
+
+
+def test_an_input_that_changed_since_its_check_is_refused(tmp_path: Path) -> None:
+    task = job(tmp_path)
+    with (tmp_path / "update-1").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(IntegrityError, match="file-changed"):
+        average(task)
+
+
+def test_a_failed_aggregation_leaves_no_half_written_file(tmp_path: Path) -> None:
+    task = job(tmp_path)
+    (tmp_path / "update-2").unlink()
+    with pytest.raises(FileNotFoundError):
+        average(task)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model-0", "update-0", "update-1"]
+
+
+def test_buffers_stay_bounded_with_many_sites() -> None:
+    _, count = next(worker._stretches(10_000_000, 1000))
+    assert 1000 * count * 4 <= 16 << 20
+
+
+@pytest.fixture
+def aggregator() -> Iterator[Aggregator]:
+    process = Aggregator.start()
+    yield process
+    process.stop()
+
+
+def ask(call: Callable[[Callable[[Outcome], None]], None]) -> Outcome:
+    answers: SimpleQueue[Outcome] = SimpleQueue()
+    call(answers.put)
+    return answers.get(timeout=20)
+
+
+def test_the_worker_gives_the_bits_of_the_function(tmp_path: Path, aggregator: Aggregator) -> None:
+    task = job(tmp_path)
+    outcome = ask(lambda done: aggregator.aggregate(task, done))
+    assert outcome == Outcome(digest=average(task))
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (pack(LAYOUT, vector(1)), ""),
+        (pack(LAYOUT, vector(1) * 10), "update-over-norm"),
+        (pack(LAYOUT, np.full(SIZE, np.nan, np.float32)), "update-not-finite"),
+        (pack(LAYOUT, vector(1))[:-4], "update-malformed"),
+        (pack(LAYOUT, vector(1)) + b"1234", "update-too-large"),
+    ],
+)
+def test_the_worker_says_with_a_code_why_an_update_does_not_count(
+    tmp_path: Path, aggregator: Aggregator, content: bytes, code: str
+) -> None:
+    (tmp_path / "update").write_bytes(content)
+    outcome = ask(lambda done: aggregator.check(tmp_path / "update", LAYOUT, 500.0, done))
+    assert outcome.code == code
+
+
+def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, aggregator: Aggregator) -> None:
+    task = job(tmp_path)
+    os.kill(aggregator.pid, signal.SIGKILL)
+    assert ask(lambda done: aggregator.aggregate(task, done)).code == ""
+
+
+def test_requests_left_at_the_stop_are_answered(tmp_path: Path) -> None:
+    process, answers = Aggregator.start(), SimpleQueue[Outcome]()
+    task = job(tmp_path)
+    for _ in range(3):
+        process.aggregate(task, answers.put)
+    process.stop()
+    codes = [answers.get(timeout=5).code for _ in range(3)]
+    assert codes[-1] == "aggregator-stopped"
+
+
+def test_the_worker_imports_neither_torch_nor_flower_nor_pydantic() -> None:
+    code = "import larrey_server.aggregation, sys; print([m for m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert not [m for m in ("'torch'", "'flwr'", "'pydantic'", "'grpc'") if m in loaded]
