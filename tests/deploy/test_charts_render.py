@@ -52,18 +52,21 @@ def test_the_commands_are_those_of_the_programs(case):
     assert settings in case.the("ConfigMap")["data"]
 
 
-def test_the_site_id_is_expanded_in_its_settings(site):
-    text = site("minimal").the("ConfigMap")["data"]["site.toml"]
-    assert 'name = "site-a"' in text
-
-
 def test_other_settings_restart_the_pod(helm, case):
     chart = str(case.values.parents[1])
-    text = helm("template", "r", chart, "-f", str(case.values), "--set", "config=x = 1").stdout
+    text = helm("template", "r", chart, "-f", str(case.values), "--set", "config=# other").stdout
     changed = next(
         item for item in yaml.safe_load_all(text) if item and item["kind"] == "StatefulSet"
     )
     assert _checksum(changed) != _checksum(case.the("StatefulSet"))
+
+
+@pytest.mark.parametrize("chart", ["larrey-coordinator", "larrey-site"])
+def test_the_values_of_a_readme_install(helm, request, tmp_path, chart):
+    folder = request.path.parents[2] / "deploy" / "helm" / chart
+    block = (folder / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "values.yaml").write_text(block)
+    helm("lint", "--strict", str(folder), "-f", str(tmp_path / "values.yaml"))
 
 
 def _checksum(item) -> str:

@@ -45,7 +45,6 @@ def test_a_unit_gives_up_every_right_it_can_live_without(unit):
         "ProtectHome": "yes",
         "ProtectSystem": "strict",
         "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
-        "RestrictNamespaces": "yes",
         "StateDirectoryMode": "0700",
         "UMask": "0077",
     }

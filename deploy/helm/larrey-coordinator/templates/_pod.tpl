@@ -61,14 +61,16 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* The probes and metrics listen on the pod's address; nothing is sent to anybody else. */}}
+{{/* The user's part of the settings; what depends on the pod is written by the chart alone. */}}
+{{- define "larrey.ownSettings" -}}
+{{- $table := regexFind `(?m)^[ \t]*\[(site|coordinator|listen|identity)\]` .Values.config | trim -}}
+{{- if $table -}}
+{{- fail (printf "config holds %s, which the chart writes: remove that table" $table) -}}
+{{- end -}}
+{{- .Values.config | trim -}}
+{{- end }}
+
 {{- define "larrey.env" -}}
-- name: POD_IP
-  valueFrom:
-    fieldRef:
-      fieldPath: status.podIP
-- name: LARREY_METRICS
-  value: "$(POD_IP):9464"
 - name: HOME
   value: /tmp
 - name: FLWR_HOME
