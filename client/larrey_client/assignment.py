@@ -189,8 +189,9 @@ def _update_file(
     update = memory_file("update", [layout.header])
     try:
         os.ftruncate(update, layout.nbytes)
-        with mmap.mmap(update, 0) as area:
-            _fill(area, layout, arrays, start)
+        area = mmap.mmap(update, 0)
+        _fill(area, layout, arrays, start)
+        area.close()  # not in a "with": after an error, arrays on it still live in the traceback
         return seal(update)
     except BaseException:
         os.close(update)

@@ -7,6 +7,7 @@ runs code that the agent does not have to trust. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import array
 import fcntl
 import json
 import os
@@ -75,15 +76,29 @@ def receive_frame(
     """
     _arm(peer, deadline)
     try:
-        prefix, fds, flags, _ = socket.recv_fds(peer, _PREFIX, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        prefix, fds, is_cut = _receive_prefix(peer)
     except ConnectionResetError as error:
         raise PeerClosed from error
     try:
-        return _parse(peer, prefix, is_cut=bool(flags & socket.MSG_CTRUNC), deadline=deadline), fds
+        return _parse(peer, prefix, is_cut=is_cut, deadline=deadline), fds
     except BaseException:
         for fd in fds:
             os.close(fd)
         raise
+
+
+def _receive_prefix(peer: socket.socket) -> tuple[bytes, list[int], bool]:
+    """Return the first bytes, the files, and whether files were lost for want of room.
+
+    Not `socket.recv_fds`, which drops the flag that keeps files from child processes.
+    """
+    fds = array.array("i")
+    room = socket.CMSG_LEN(MAX_FDS * fds.itemsize)
+    prefix, extra, flags, _ = peer.recvmsg(_PREFIX, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in extra:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return prefix, list(fds), bool(flags & socket.MSG_CTRUNC)
 
 
 def _parse(
