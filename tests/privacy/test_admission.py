@@ -52,6 +52,14 @@ MEMORIES = {
 }
 
 
+def test_a_buffer_that_came_to_rest_is_still_found():
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(5, 5)))
+    for _ in range(300):
+        model(torch.zeros(1, 5))
+    with pytest.raises(Refusal, match="model-buffers"):
+        admit(model, CROSS_ENTROPY, row_shape=(5,))
+
+
 @pytest.mark.parametrize("name", MEMORIES)
 def test_a_model_that_remembers_rows_is_refused(name):
     model = nn.Sequential(MEMORIES[name], nn.Linear(5, 2))
@@ -101,7 +109,19 @@ def test_a_loss_that_mixes_patients_is_refused(loss):
         admit(nn.Linear(5, 2), loss, row_shape=(5,))
 
 
+class Constant(nn.Module):
+    """A layer with a buffer that never changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.ones(5))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features + self.offset
+
+
 ADMITTED = [
+    (nn.Sequential(Constant(), nn.Linear(5, 1)), "logistic", (5,)),
     (nn.Linear(5, 1), "logistic", (5,)),
     (nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 2)), "cross-entropy", (5,)),
     (
