@@ -1,0 +1,147 @@
+"""The running node: one thread asks for work, one does it; nothing a request holds can stop it.
+
+The asking thread also is this site's sign of life and takes in proposals, so that both go on while
+a long training runs. Lost connections are tried again with growing pauses, for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+
+from larrey_client.desk import Desk
+from larrey_client.exchange import is_passing
+from larrey_client.flower import Incoming, open_take
+from larrey_client.metrics import node_version
+from larrey_client.node import Node, delays
+from larrey_client.work import Worker
+from larrey_protocol.errors import LarreyError, TransportError
+from larrey_protocol.v1.larrey_pb2 import TakeReply
+
+__all__ = ["Agent"]
+
+logger = logging.getLogger(__name__)
+
+_READY_S = 60.0  # a long poll answers within 20 s
+_WAITING_REQUESTS = 64
+_JOIN_S = 1.5
+
+
+class Agent:
+    """The threads of one node; `start` once, `stop` once."""
+
+    def __init__(self, node: Node) -> None:
+        self.desk = Desk(node)
+        self._node = node
+        self._worker = Worker(node)
+        self._requests: queue.Queue[tuple[Incoming, float]] = queue.Queue(_WAITING_REQUESTS)
+        self._seen = 0  # revision of the coordinator's list of studies
+        self._heard_at = float("-inf")
+        self._trouble = ""  # code of the last connection error, so that it is logged once
+        self._threads = [
+            threading.Thread(target=self._ask_forever, name="ask", daemon=True),
+            threading.Thread(target=self._work_forever, name="work", daemon=True),
+        ]
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether the coordinator answered lately."""
+        return not self._trouble and self._node.monotonic() - self._heard_at < _READY_S
+
+    @property
+    def trouble(self) -> str:
+        """Return the code of what keeps this node from its coordinator, or nothing."""
+        return self._trouble
+
+    def start(self) -> None:
+        """Begin to ask and to work."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End within two seconds, whatever is going on; what was reserved stays reserved."""
+        node = self._node
+        node.stopping.set()
+        node.exchange.close()
+        node.trainer.stop()
+        node.epsilons.stop()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(_JOIN_S)
+
+    def _ask_forever(self) -> None:
+        waits = delays()
+        while not self._node.stopping.is_set():
+            try:
+                self._ask()
+                waits = delays()
+            except TransportError as error:
+                self._lost(error)
+                self._node.stopping.wait(next(waits) if is_passing(error) else 5.0)
+            except Exception:
+                logger.exception("the node could not deal with the coordinator's answer")
+                self._node.stopping.wait(next(waits))
+
+    def _ask(self) -> None:
+        reply = self._node.exchange.take(node_version(), self._seen)
+        self._heard()
+        self._pass_on(reply)
+        if reply.studies_revision != self._seen:
+            self._seen = self.desk.sync()
+        else:
+            self.desk.send_decisions()
+
+    def _pass_on(self, reply: TakeReply) -> None:
+        try:
+            incoming = open_take(reply)
+        except TransportError as error:
+            logger.warning("a message was dropped: %s", error)
+            return
+        while incoming is not None and not self._node.stopping.is_set():
+            try:
+                self._requests.put((incoming, self._node.monotonic()), timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _work_forever(self) -> None:
+        while not self._node.stopping.is_set():
+            try:
+                incoming, arrived = self._requests.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            self._work(incoming, arrived)
+
+    def _work(self, incoming: Incoming, arrived: float) -> None:
+        """Answer one request; whatever it does to us, the next one is answered too."""
+        try:
+            self._worker.answer(incoming, arrived)
+        except LarreyError as error:
+            logger.warning("a reply was not delivered: %s", error)
+        except Exception:
+            logger.exception("a request failed in an unforeseen way")
+            self._report(incoming)
+
+    def _report(self, incoming: Incoming) -> None:
+        try:
+            self._worker.report_failure(incoming)
+        except LarreyError as error:
+            logger.warning("a failure was not reported: %s", error)
+
+    def _heard(self) -> None:
+        node = self._node
+        if self._trouble or self._heard_at == float("-inf"):
+            logger.info("connected coordinator=%s", node.settings.coordinator.address)
+        self._trouble, self._heard_at = "", node.monotonic()
+        node.metrics.connected.set(1)
+        node.metrics.last_contact.set(node.now())
+
+    def _lost(self, error: TransportError) -> None:
+        if self._node.stopping.is_set():
+            return
+        self._node.metrics.connected.set(0)
+        self._node.metrics.connection_errors.labels(error.code).inc()
+        if error.code != self._trouble:
+            logger.warning("coordinator=%s %s", self._node.settings.coordinator.address, error)
+        self._trouble = error.code

@@ -1,0 +1,143 @@
+"""What a hospital's own monitoring may see: Prometheus text and probes, on loopback only.
+
+Counts, times and budgets of this node; never anything about rows, labels or tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from larrey_protocol.errors import PortBusy
+
+__all__ = ["STATES", "SiteMetrics", "node_version", "serve_metrics"]
+
+STATES = ("idle", "training", "sending", "error")
+_SECONDS = (0.01, 0.1, 1, 5, 15, 60, 300, 900, 3600)
+
+
+class SiteMetrics:
+    """The node's metrics in a registry of their own."""
+
+    def __init__(self, state: Path) -> None:
+        self.registry = CollectorRegistry()
+        self._state_folder = state
+        self.connected = self._gauge("connected", "1 if the last call to the coordinator succeeded")
+        self.last_contact = self._gauge("last_contact_timestamp_seconds", "last good answer")
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_timestamp_seconds", "notAfter of the site's identity"
+        )
+        self.connection_errors = self._counter("connection_errors", "failed calls", "reason")
+        self.tasks = self._counter("tasks", "requests ended", "kind", "outcome")
+        self.refusals = self._counter("policy_refusals", "work refused here", "rule")
+        self.train_steps = self._counter("train_steps", "optimizer steps")
+        self.sent = self._counter("sent_bytes", "bytes sent to the coordinator")
+        self.received = self._counter("received_bytes", "bytes received from the coordinator")
+        self.noise = self._gauge("dp_noise_multiplier", "noise multiplier in use")
+        self.spent = self._gauge("privacy_epsilon_spent", "by the site's own ledger", "dataset")
+        self.budget = self._gauge("privacy_epsilon_budget", "the site's own limit", "dataset")
+        self._states = self._gauge("state", "1 for what the node is doing", "state")
+        self._free = self._gauge("storage_free_bytes", "free space", "volume")
+        self._capacity = self._gauge("storage_capacity_bytes", "size of the volume", "volume")
+        self._duration = Histogram(
+            "larrey_site_task_duration_seconds",
+            "local duration of a request",
+            ["kind"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        info = self._gauge("build_info", "constant 1", "version")
+        info.labels(node_version()).set(1)
+        self.enter("idle")
+
+    def enter(self, state: str) -> None:
+        """Say what the node is doing now."""
+        for name in STATES:
+            self._states.labels(name).set(name == state)
+
+    def count_bytes(self, sent: int, received: int) -> None:
+        """Add bytes that crossed the border."""
+        self.sent.inc(sent)
+        self.received.inc(received)
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Measure one request."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self._duration.labels(kind).observe(perf_counter() - start)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        volume = os.statvfs(self._state_folder)
+        self._free.labels("state").set(volume.f_bavail * volume.f_frsize)
+        self._capacity.labels("state").set(volume.f_blocks * volume.f_frsize)
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"larrey_site_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"larrey_site_{name}", text, labels, registry=self.registry)
+
+
+def node_version() -> str:
+    """Return the version of the installed distribution, whichever wheel it came in."""
+    for distribution in ("larrey-node", "larrey"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "0"
+
+
+def serve_metrics(
+    address: str, metrics: SiteMetrics, is_ready: Callable[[], bool]
+) -> ThreadingHTTPServer:
+    """Return a running server of ``/metrics``, ``/livez`` and ``/readyz``; shut it down to end it.
+
+    Raises:
+        PortBusy: another process has the address.
+    """
+    host, _, port = address.rpartition(":")
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5
+
+        def do_GET(self) -> None:
+            ready = self.path != "/readyz" or is_ready()
+            body = {"/metrics": metrics.text, "/livez": _ok, "/readyz": _ok}.get(self.path)
+            self.send_response(404 if body is None else 200 if ready else 503)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.end_headers()
+            if body is not None:
+                self.wfile.write(body() if ready else b"not connected\n")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its signature
+            return
+
+    try:
+        server = ThreadingHTTPServer((host, int(port)), Handler)
+    except OSError as error:
+        raise PortBusy(
+            "port-busy",
+            f"another process listens on {address}",
+            "Set site.metrics to a free port, or to an empty text to switch it off.",
+        ) from error
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
+    return server
+
+
+def _ok() -> bytes:
+    return b"ok\n"

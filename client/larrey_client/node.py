@@ -1,0 +1,71 @@
+"""What every part of a running node shares: settings, state, connection, trainer, keys, clocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from larrey_client.cost import EpsilonTable
+from larrey_client.exchange import Exchange
+from larrey_client.metrics import SiteMetrics
+from larrey_client.settings import SiteSettings
+from larrey_client.store import SiteStore
+from larrey_client.trainer_link import TrainTask
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.study import Study
+
+__all__ = ["Node", "Trainer", "delays"]
+
+
+class Trainer(Protocol):
+    """The process that trains; `larrey_client.trainer_link.TrainerLink` is the real one."""
+
+    def load(
+        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
+    ) -> int:
+        """Check the data, keep them ready, return the number of units."""
+
+    def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
+        """Return a sealed memory file with the update."""
+
+    def stop(self) -> None:
+        """End the process at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts of one running node.
+
+    Attributes:
+        trainer_turn: held by whoever uses the trainer.
+        now: seconds since 1970, for records.
+        monotonic: seconds, for deadlines.
+        stopping: set once; everything that waits waits on it.
+    """
+
+    settings: SiteSettings
+    store: SiteStore
+    exchange: Exchange
+    trainer: Trainer
+    trainer_turn: threading.Lock
+    key: SigningKey
+    epsilons: EpsilonTable
+    metrics: SiteMetrics
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+    stopping: threading.Event
+
+    @property
+    def site(self) -> str:
+        """Return this site's name."""
+        return self.settings.site.name
+
+
+def delays() -> Iterator[float]:
+    """Yield how long to wait before each next try: quick at first, then patient."""
+    yield from (0.1, 0.1, 0.2, 0.5, 1.0, 2.0)
+    while True:
+        yield 5.0

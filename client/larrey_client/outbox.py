@@ -1,0 +1,116 @@
+"""What leaves the site: checked blobs with their receipts, and codes. There is no other way out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from larrey_client.exchange import is_passing
+from larrey_client.flower import Incoming, make_give
+from larrey_client.node import Node, delays
+from larrey_client.records import Answered
+from larrey_protocol.errors import IntegrityError, Refusal, TransportError
+
+__all__ = ["Outbox", "patiently"]
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 1 << 20
+_CODE_PATIENCE_S = 10.0  # a code that cannot be delivered is not worth more
+_T = TypeVar("_T")
+
+
+class Outbox:
+    """Keeps updates under their digest and hands them over, as often as it takes."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def spool(self, update: int) -> tuple[str, int]:
+        """Copy a sealed update to disk; return its digest and size."""
+        digest, offset = hashlib.sha256(), 0
+        part = self._node.store.spool / "part"
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            while block := os.pread(update, _BLOCK_BYTES, offset):
+                digest.update(block)
+                file.write(block)
+                offset += len(block)
+        name = "sha256:" + digest.hexdigest()
+        part.rename(self._path(name))
+        return name, offset
+
+    def drop(self, answered: Answered) -> None:
+        """Delete the blob of a round that is over; its receipt stays."""
+        self._path(answered.update).unlink(missing_ok=True)
+
+    def deliver(
+        self, incoming: Incoming, answered: Answered, *, deadline: float, is_repeat: bool
+    ) -> bool:
+        """Upload the update, hand over the reply, return whether the coordinator took it.
+
+        Args:
+            incoming: what is answered.
+            answered: the stored answer.
+            deadline: on the monotonic clock; until then a lost connection is tried again.
+            is_repeat: the answer is an earlier one, so that its bytes are checked again.
+
+        Raises:
+            Refusal: ``answer-expired``; IntegrityError: ``answer-damaged``.
+            TransportError: it could not be delivered in time.
+        """
+        path = self._path(answered.update)
+        if is_repeat:
+            _check_blob(path, answered)
+        give = make_give(incoming, update=answered.update, code="", receipt=answered.receipt)
+
+        def attempt(count: int) -> bool:
+            left = max(deadline - self._node.monotonic(), 0.001)
+            resume = is_repeat or count > 0
+            self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
+            reply = self._node.exchange.give(give)
+            if not reply.accepted:
+                logger.warning("update=%s not taken code=%s", answered.update[:19], reply.code)
+            return reply.accepted
+
+        return patiently(self._node, attempt, deadline=deadline)
+
+    def send_code(self, incoming: Incoming, code: str) -> None:
+        """Tell the coordinator why there is no update."""
+        give = make_give(incoming, update="", code=code, receipt=b"")
+        deadline = self._node.monotonic() + _CODE_PATIENCE_S
+        patiently(self._node, lambda _: self._node.exchange.give(give), deadline=deadline)
+
+    def _path(self, digest: str) -> Path:
+        return self._node.store.spool / digest.removeprefix("sha256:")
+
+
+def patiently(node: Node, attempt: Callable[[int], _T], *, deadline: float) -> _T:
+    """Return what ``attempt`` returns, tried again while the connection may come back.
+
+    Raises:
+        TransportError: waiting is useless, the deadline is near or the node is stopping.
+    """
+    waits, count = delays(), 0
+    while True:
+        try:
+            return attempt(count)
+        except TransportError as error:
+            delay = next(waits)
+            is_late = node.monotonic() + delay > deadline
+            if not is_passing(error) or is_late or node.stopping.wait(delay):
+                raise
+        count += 1
+
+
+def _check_blob(path: Path, answered: Answered) -> None:
+    if not path.is_file():
+        raise Refusal("answer-expired", "the stored update was dropped after its round")
+    with path.open("rb") as file:
+        found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    if found != answered.update:
+        raise IntegrityError("answer-damaged", "the stored update is not what was signed")

@@ -1,0 +1,187 @@
+"""What a site has on record, read from any connection to its database. Reads only."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from larrey_protocol.audit import AuditRecord, verify_chain
+from larrey_protocol.errors import IntegrityError, UsageError
+from larrey_protocol.signed import Proposal, Signed
+from larrey_protocol.study import Study
+
+__all__ = ["Answered", "Decision", "SiteRecords", "audit_fields", "verify_audit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What this site decided about one study.
+
+    Attributes:
+        decision: ``approved`` or ``refused``.
+        dataset: where it may run; empty if refused.
+        code: why it was refused.
+        actor: ``policy`` or the account of the person.
+        epsilon: of all rounds and spare rounds by PLD at the study's delta, -1 without privacy.
+        signed: the Answer in its travelling form.
+    """
+
+    study: str
+    decision: str
+    dataset: str
+    code: str
+    actor: str
+    epsilon: float
+    signed: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The stored answer to one piece of work."""
+
+    update: str  # digest
+    bytes: int
+    receipt: bytes  # signed, in its travelling form
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A proposed study and how it stands here."""
+
+    study: Study
+    signer: str
+    proposed_at: float
+    decision: Decision | None
+    is_delivered: bool
+    has_ended: bool
+
+    @property
+    def state(self) -> str:
+        """Return ``waiting``, ``approved``, ``refused`` or ``ended``."""
+        if self.has_ended:
+            return "ended"
+        return self.decision.decision if self.decision else "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRecords:
+    """Questions to the database."""
+
+    connection: sqlite3.Connection
+
+    def known(self) -> list[Known]:
+        """Return every proposed study, oldest first."""
+        rows = self.connection.execute("SELECT signed FROM proposals ORDER BY at, study")
+        return [self._known(bytes(signed)) for (signed,) in rows.fetchall()]
+
+    def find(self, reference: str) -> Known:
+        """Return the study with that digest, first digits of it, or name.
+
+        Raises:
+            UsageError: ``study-unknown`` or ``study-ambiguous``.
+        """
+        found = [known for known in self.known() if _matches(known.study, reference)]
+        if not found:
+            raise UsageError(
+                "study-unknown", f"no study here is '{reference}'", "See: larrey-site study list"
+            )
+        if len(found) > 1:
+            raise UsageError(
+                "study-ambiguous", f"'{reference}' means several studies", "Give its digest."
+            )
+        return found[0]
+
+    def has_proposal(self, study: str) -> bool:
+        """Return whether the study was proposed here."""
+        return self._one("SELECT 1 FROM proposals WHERE study = ?", study) is not None
+
+    def study(self, digest: str) -> Study | None:
+        """Return a proposed study by its digest."""
+        row = self._one("SELECT signed FROM proposals WHERE study = ?", digest)
+        return _open(bytes(row[0]))[0] if row else None
+
+    def decision(self, study: str) -> Decision | None:
+        """Return what was decided about a study."""
+        row = self._one("SELECT * FROM decisions WHERE study = ?", study)
+        return Decision(*row) if row else None
+
+    def undelivered(self) -> list[Decision]:
+        """Return the decisions that the coordinator has not acknowledged."""
+        rows = self.connection.execute(
+            "SELECT * FROM decisions WHERE study NOT IN (SELECT study FROM deliveries) ORDER BY at"
+        )
+        return [Decision(*row) for row in rows.fetchall()]
+
+    def answer(self, key: tuple[str, int, str, str]) -> Answered | None:
+        """Return the stored answer to this work."""
+        row = self._one(
+            "SELECT digest, bytes, receipt FROM answers"
+            " WHERE study = ? AND round = ? AND phase = ? AND model = ?",
+            *key,
+        )
+        return Answered(*row) if row else None
+
+    def has_ended(self, study: str) -> bool:
+        """Return whether the study ended."""
+        return self._one("SELECT 1 FROM endings WHERE study = ?", study) is not None
+
+    def audit(self) -> Iterator[AuditRecord]:
+        """Yield the audit trail in order.
+
+        Raises:
+            IntegrityError: ``audit-broken`` where a row is not a record.
+        """
+        for seq, text in self.connection.execute("SELECT seq, record FROM audit ORDER BY seq"):
+            try:
+                yield AuditRecord(**json.loads(text))
+            except (ValueError, TypeError) as error:
+                raise IntegrityError(
+                    "audit-broken", f"row {seq} of the audit trail is not a record"
+                ) from error
+
+    def _known(self, data: bytes) -> Known:
+        study, signed = _open(data)
+        digest = study.digest
+        delivered = self._one("SELECT 1 FROM deliveries WHERE study = ?", digest) is not None
+        return Known(
+            study,
+            signed.signer,
+            float(json.loads(signed.document)["proposed_at"]),
+            self.decision(digest),
+            delivered,
+            self.has_ended(digest),
+        )
+
+    def _one(self, query: str, *values: str | int) -> tuple[Any, ...] | None:  # Any: SQL row
+        row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
+        return row
+
+
+def audit_fields(record: AuditRecord) -> dict[str, Any]:  # Any: JSON
+    """Return a record as JSON."""
+    return asdict(record)
+
+
+def verify_audit(connection: sqlite3.Connection) -> AuditRecord | None:
+    """Return the last record of an intact trail.
+
+    Raises:
+        IntegrityError: ``audit-broken``.
+    """
+    return verify_chain(SiteRecords(connection).audit())
+
+
+def _open(data: bytes) -> tuple[Study, Signed]:
+    """Return a stored proposal; its signature was checked before it was stored."""
+    signed = Signed.from_bytes(data)
+    return Proposal.model_validate(json.loads(signed.document)).study, signed
+
+
+def _matches(study: Study, reference: str) -> bool:
+    digits = reference.removeprefix("sha256:")
+    is_digest = len(digits) >= 6 and study.digest.removeprefix("sha256:").startswith(digits)
+    return study.name == reference or is_digest

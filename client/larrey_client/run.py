@@ -1,0 +1,195 @@
+"""`larrey-site run`: put the parts of a node together, say when it is ready, end it cleanly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+
+from larrey_client import views
+from larrey_client.cost import EpsilonTable
+from larrey_client.exchange import Exchange, Tls
+from larrey_client.local import Door, Handler
+from larrey_client.metrics import SiteMetrics, serve_metrics
+from larrey_client.node import Node, Trainer
+from larrey_client.records import Decision
+from larrey_client.settings import SiteSettings
+from larrey_client.store import SiteStore, open_readonly
+from larrey_client.trainer_link import TrainerLink
+from larrey_protocol.errors import FileError, TransportError
+from larrey_protocol.keys import SigningKey, read_private
+from larrey_protocol.tomlfile import read_text
+
+if TYPE_CHECKING:
+    from larrey_client.agent import Agent
+
+__all__ = ["handlers", "open_node", "run"]
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]  # Any: JSON values are recursive
+
+
+def run(settings: SiteSettings, ready: Callable[[], None]) -> None:
+    """Run the node until SIGINT or SIGTERM; call ``ready`` once it works.
+
+    Raises:
+        FileError: a key or certificate is missing, exposed or not one.
+        UsageError: ``state-locked``, ``port-busy``.
+        IntegrityError: the ledger or the audit trail does not verify.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    with open_node(settings, _start_trainer, stopping):
+        ready()
+        stopping.wait()
+
+
+@contextmanager
+def open_node(
+    settings: SiteSettings,
+    start_trainer: Callable[[SiteSettings], Trainer],
+    stopping: threading.Event,
+) -> Iterator[Agent]:
+    """Yield the agent of a running node; everything it started ends with the context."""
+    tls, key = _tls(settings), SigningKey.load(settings.identity.signing_key)
+    with ExitStack() as stack:
+        store = SiteStore.open(settings.site.state, time.time)
+        stack.callback(store.close)
+        trainer = start_trainer(settings)  # first: it warms up while the rest is imported
+        stack.callback(trainer.stop)
+        from larrey_client.agent import Agent
+
+        metrics = _metrics(settings, store, tls)
+        exchange = Exchange(settings.coordinator.address, tls, metrics.count_bytes)
+        stack.callback(exchange.close)
+        node = Node(
+            settings=settings,
+            store=store,
+            exchange=exchange,
+            trainer=trainer,
+            trainer_turn=threading.Lock(),
+            key=key,
+            epsilons=EpsilonTable(),
+            metrics=metrics,
+            now=time.time,
+            monotonic=time.monotonic,
+            stopping=stopping,
+        )
+        stack.callback(node.epsilons.stop)
+        agent = Agent(node)
+        if settings.site.metrics:
+            web = serve_metrics(settings.site.metrics, metrics, lambda: agent.is_connected)
+            stack.callback(web.server_close)
+            stack.callback(web.shutdown)
+        door = Door(settings.site.state, handlers(node, agent))
+        stack.callback(door.close)
+        agent.start()
+        stack.callback(agent.stop)
+        yield agent
+
+
+def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
+    """Return what the local door can be asked."""
+    settings, state = node.settings, node.settings.site.state
+
+    def reading(view: Callable[..., Any], *arguments: Any) -> Any:  # Any: one of several views
+        connection = open_readonly(state)
+        try:
+            return view(connection, *arguments)
+        finally:
+            connection.close()
+
+    def approve(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
+        made = agent.desk.approve(str(request["study"]), request.get("dataset"), actor)
+        return _decided(agent, made)
+
+    def refuse(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
+        return _decided(agent, agent.desk.refuse(str(request["study"]), actor))
+
+    return {
+        "status": lambda _request, _actor: _status(node, agent),
+        "study list": lambda _request, _actor: reading(views.studies_view),
+        "study show": lambda request, _actor: reading(
+            views.study_view, settings, str(request["study"])
+        ),
+        "study approve": approve,
+        "study refuse": refuse,
+        "ledger": lambda _request, _actor: reading(views.ledger_view, settings),
+        "audit verify": lambda _request, _actor: reading(views.verify_view, node.key.public),
+    }
+
+
+def _decided(agent: Agent, made: Decision) -> Json:
+    """Return what was decided and whether the coordinator knows it already."""
+    is_sent = True
+    try:
+        agent.desk.send_decisions()
+    except TransportError as error:
+        logger.warning("study=%s the answer is sent later: %s", made.study, error)
+        is_sent = False
+    return {
+        "study": made.study,
+        "decision": made.decision,
+        "dataset": made.dataset,
+        "code": made.code,
+        "by": made.actor,
+        "is_sent": is_sent,
+    }
+
+
+def _status(node: Node, agent: Agent) -> Json:
+    with node.store.reading() as records:
+        states = Counter(known.state for known in records.known())
+        heads = node.store.ledger_head, node.store.audit_head
+    return {
+        "site": node.site,
+        "coordinator": node.settings.coordinator.address,
+        "is_connected": agent.is_connected,
+        "trouble": agent.trouble,
+        "studies": dict(states),
+        "ledger_head": heads[0],
+        "audit_head": heads[1],
+    }
+
+
+def _metrics(settings: SiteSettings, store: SiteStore, tls: Tls) -> SiteMetrics:
+    metrics = SiteMetrics(settings.site.state)
+    for dataset in settings.datasets:
+        metrics.budget.labels(dataset.name).set(dataset.epsilon)
+        account = store.ledger.account(dataset.name)
+        spent = account.filter.epsilon_of_units(account.used_units) if account else 0.0
+        metrics.spent.labels(dataset.name).set(spent)
+    expiry = x509.load_pem_x509_certificate(tls.certificate).not_valid_after_utc
+    metrics.certificate_expiry.set(expiry.timestamp())
+    return metrics
+
+
+def _tls(settings: SiteSettings) -> Tls:
+    """Return the PEM files' bytes.
+
+    Raises:
+        FileError: ``missing-file``, ``key-exposed`` or ``invalid-certificate``.
+    """
+    identity = settings.identity
+    files: list[Path] = [settings.coordinator.authority, identity.certificate]
+    authority, certificate = (read_text(path).encode() for path in files)
+    for path, pem in zip(files, (authority, certificate), strict=True):
+        try:
+            x509.load_pem_x509_certificate(pem)
+        except ValueError as error:
+            raise FileError("invalid-certificate", f"{path} is not a certificate") from error
+    return Tls(authority, certificate, read_private(identity.key))
+
+
+def _start_trainer(settings: SiteSettings) -> Trainer:
+    return TrainerLink.start(threads=settings.trainer.threads, device=settings.trainer.device)

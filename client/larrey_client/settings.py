@@ -1,0 +1,155 @@
+"""The site's own file: who we are, whom we trust, which data we hold and what we allow.
+
+Read once at start and passed down. Relative paths count from the file's folder. ``[policy]`` and
+each dataset's budget change what is protected; every other field changes only how fast or where.
+An unknown key is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from larrey_protocol.canonical import DIGEST
+from larrey_protocol.study import SiteName
+from larrey_protocol.tomlfile import Record, load_toml
+
+__all__ = ["AppRule", "Dataset", "Policy", "SiteSettings", "load_settings"]
+
+Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")]
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}=?$")]
+
+
+class Site(Record):
+    """The node itself."""
+
+    name: SiteName
+    state: Path = Path("state")  # ledger, audit trail, approvals; back it up
+    metrics: Address | Annotated[str, Field(pattern="^$")] = "127.0.0.1:9465"  # "" = off
+
+    @model_validator(mode="after")
+    def _loopback(self) -> Site:
+        if self.metrics and self.metrics.rpartition(":")[0] not in {"127.0.0.1", "localhost"}:
+            raise ValueError("metrics listens on loopback only, e.g. 127.0.0.1:9465")
+        return self
+
+
+class Coordinator(Record):
+    """The one address this node speaks to."""
+
+    address: Address
+    authority: Path  # PEM of the certificate authority that signed the coordinator's certificate
+
+
+class Identity(Record):
+    """The node's secrets; every key file must be closed to others."""
+
+    certificate: Path
+    key: Path
+    signing_key: Path  # Ed25519; signs answers and receipts
+
+
+class Consortium(Record):
+    """The root of trust, compared by phone."""
+
+    key: PublicKey
+
+
+class Trainer(Record):
+    """Speed and patience of the trainer process; no guarantee depends on it."""
+
+    threads: int = Field(1, ge=1, le=1024)
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    timeout_s: float = Field(3600.0, gt=0)  # one round at most
+
+
+class Dataset(Record):
+    """A cohort on disk and its budget for all studies ever; fixed when it is first registered.
+
+    Epsilon and delta hold per patient at this site, add/remove neighbours.
+    """
+
+    name: SiteName
+    path: Path
+    epsilon: float = Field(8.0, gt=0, le=100)
+    delta: float = Field(1e-5, gt=0, lt=0.01)
+
+
+class AppRule(Record):
+    """A standard Flower app that may run here although no epsilon describes it."""
+
+    name: str = Field(min_length=1, max_length=64)
+    module: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    digest: str = Field(pattern=DIGEST.pattern)  # of the module's source file
+    unaccounted: bool = False  # must be written as true; never by default
+
+
+class Policy(Record):
+    """What this hospital allows, whatever the coordinator or a study asks."""
+
+    min_noise_multiplier: float = Field(0.5, ge=0)
+    max_epsilon_per_study: float = Field(3.0, gt=0)
+    max_delta: float = Field(1e-4, gt=0, lt=1)
+    allow_without_dp: tuple[SiteName, ...] = ()  # datasets on which epsilon may go unstated
+    min_units: int = Field(20, ge=1)  # fewer patients than this and nothing runs
+    apps: tuple[AppRule, ...] = ()
+
+
+class SiteSettings(Record):
+    """The content of ``site.toml``."""
+
+    site: Site
+    coordinator: Coordinator
+    identity: Identity
+    consortium: Consortium
+    trainer: Trainer = Trainer()
+    datasets: tuple[Dataset, ...] = Field(min_length=1)
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SiteSettings:
+        names = [dataset.name for dataset in self.datasets]
+        if len(set(names)) < len(names):
+            raise ValueError("a dataset is listed twice")
+        unknown = sorted(set(self.policy.allow_without_dp) - set(names))
+        if unknown:
+            raise ValueError(f"allow_without_dp names '{unknown[0]}', which is no dataset here")
+        return self
+
+    def dataset(self, name: str) -> Dataset | None:
+        """Return one dataset, None where this site has none of that name."""
+        return next((dataset for dataset in self.datasets if dataset.name == name), None)
+
+    def app(self, name: str) -> AppRule | None:
+        """Return the policy's entry for a standard Flower app, or None."""
+        return next((app for app in self.policy.apps if app.name == name), None)
+
+
+def load_settings(path: Path) -> SiteSettings:
+    """Return the settings in ``path`` with every path made absolute.
+
+    Raises:
+        FileError: as `larrey_protocol.tomlfile.load_toml`.
+    """
+    settings = load_toml(path, SiteSettings)
+    folder = path.resolve().parent
+    identity = settings.identity
+    return settings.model_copy(
+        update={
+            "site": settings.site.model_copy(update={"state": folder / settings.site.state}),
+            "coordinator": settings.coordinator.model_copy(
+                update={"authority": folder / settings.coordinator.authority}
+            ),
+            "identity": Identity(
+                certificate=folder / identity.certificate,
+                key=folder / identity.key,
+                signing_key=folder / identity.signing_key,
+            ),
+            "datasets": tuple(
+                dataset.model_copy(update={"path": folder / dataset.path})
+                for dataset in settings.datasets
+            ),
+        }
+    )

@@ -1,0 +1,199 @@
+"""The site's facts in one SQLite file: proposals, decisions, answers, audit trail and ledger.
+
+One writer (`SiteStore`), one transaction for everything that must hold together, appends only:
+triggers refuse to change or delete a row. Blobs lie beside it in ``spool/`` under their digest and
+are not flushed on their own: one lost to a power cut is an answer that is not sent again.
+Reading is `larrey_client.records`, over this connection or over a read-only one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from larrey_client import records
+from larrey_client.records import Answered, Decision, SiteRecords
+from larrey_privacy.ledger_store import Ledger, open_exclusive
+from larrey_protocol.audit import AuditRecord, append_record
+from larrey_protocol.canonical import canonical_json
+from larrey_protocol.errors import FileError
+from larrey_protocol.signed import Signed
+
+__all__ = ["DATABASE", "SiteStore", "open_readonly"]
+
+DATABASE = "site.db"
+_TABLES = {
+    "proposals": "study TEXT PRIMARY KEY, signed BLOB NOT NULL, at REAL NOT NULL",
+    "decisions": (
+        "study TEXT PRIMARY KEY, decision TEXT NOT NULL, dataset TEXT NOT NULL,"
+        " code TEXT NOT NULL, actor TEXT NOT NULL, epsilon REAL NOT NULL,"
+        " signed BLOB NOT NULL, at REAL NOT NULL"
+    ),
+    "deliveries": "study TEXT PRIMARY KEY, code TEXT NOT NULL, at REAL NOT NULL",
+    "endings": "study TEXT PRIMARY KEY, at REAL NOT NULL",
+    "answers": (
+        "study TEXT, round INTEGER, phase TEXT, model TEXT, digest TEXT NOT NULL,"
+        " bytes INTEGER NOT NULL, receipt BLOB NOT NULL, at REAL NOT NULL,"
+        " PRIMARY KEY (study, round, phase, model)"
+    ),
+    "audit": "seq INTEGER PRIMARY KEY, record BLOB NOT NULL",
+}
+
+
+class SiteStore:
+    """The one writer of a site's state folder; several threads may use it, one at a time."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, now: Callable[[], float]):
+        self.folder = folder
+        self.spool = folder / "spool"
+        self.ledger = Ledger.open(connection)
+        self._connection = connection
+        self._now = now
+        self._lock = threading.RLock()
+        self._last = _create(connection)
+        self.records = SiteRecords(connection)
+
+    @classmethod
+    def open(cls, folder: Path, now: Callable[[], float]) -> SiteStore:
+        """Return the store of a state folder, made if it is new, verified if it is not.
+
+        Raises:
+            UsageError: ``state-locked``; FileError: ``state-unusable``.
+            IntegrityError: ``ledger-damaged``, ``audit-broken``.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "spool").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            text = f"the state folder {folder} cannot be made: {error.strerror}"
+            raise FileError("state-unusable", text, "Choose another site.state.") from error
+        connection = open_exclusive(folder / DATABASE)
+        try:
+            return cls(folder, connection, now)
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Give the state folder back."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything inside one durable commit, or nothing of it."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            last = self._last
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._last = last
+                self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[SiteRecords]:
+        """Keep other threads out while reading."""
+        with self._lock:
+            yield self.records
+
+    @property
+    def audit_head(self) -> str:
+        """Return the last audit record's ``seq:hash``."""
+        return self._last.head if self._last else "0:"
+
+    @property
+    def ledger_head(self) -> str:
+        """Return the last ledger entry's ``seq:hash``."""
+        seq, digest = self.ledger.head()
+        return f"{seq}:{digest}"
+
+    def audit(self, action: str, actor: str, *, study: str = "", **more: str | int) -> None:
+        """Append one fact; ``more`` may give round, subject and code."""
+        fields = {"round": 0, "subject": "", "code": "", **more}
+        draft = AuditRecord(
+            0,
+            self._now(),
+            actor,
+            action,
+            study,
+            int(fields["round"]),
+            str(fields["subject"]),
+            str(fields["code"]),
+        )
+        record = append_record(self._last, draft)
+        self._insert("audit", record.seq, canonical_json(records.audit_fields(record)))
+        self._last = record
+
+    def add_proposal(self, study: str, signed: Signed) -> None:
+        """Keep a verified proposal."""
+        self._insert("proposals", study, signed.to_bytes(), self._now())
+
+    def add_decision(self, made: Decision) -> None:
+        """Keep what this site decided about a study; there is one decision a study."""
+        row = (made.study, made.decision, made.dataset, made.code, made.actor, made.epsilon)
+        self._insert("decisions", *row, made.signed, made.at)
+
+    def add_delivery(self, study: str, code: str) -> None:
+        """Note that the coordinator has our decision, or why it did not take it."""
+        self._insert("deliveries", study, code, self._now())
+
+    def add_ending(self, study: str) -> None:
+        """Note that a study ended."""
+        self._insert("endings", study, self._now())
+
+    def add_answer(self, key: tuple[str, int, str, str], answered: Answered) -> None:
+        """Keep what is the answer to this work for ever."""
+        self._insert(
+            "answers", *key, answered.update, answered.bytes, answered.receipt, self._now()
+        )
+
+    def secret(self) -> bytes:
+        """Return the site's own salt for fingerprints of its files; it never leaves the site."""
+        path = self.folder / "salt"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def _insert(self, table: str, *values: object) -> None:
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(f"INSERT INTO {table} VALUES ({marks})", values)  # noqa: S608  # table is ours
+
+
+def open_readonly(folder: Path) -> sqlite3.Connection:
+    """Return a connection that can only read the state of a node, running or not.
+
+    Raises:
+        FileError: ``no-state`` where no node ever ran.
+    """
+    path = folder / DATABASE
+    if not path.is_file():
+        raise FileError(
+            "no-state", f"no node ever ran with the state folder {folder}", "Run: larrey-site run"
+        )
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only = 1")
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> AuditRecord | None:
+    """Make tables and triggers where they are missing; return the last record of the trail."""
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) STRICT")
+        for verb in ("UPDATE", "DELETE"):
+            connection.execute(
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{table} takes appends only'); END"
+            )
+    return records.verify_audit(connection)

@@ -1,0 +1,39 @@
+"""One request of the coordinator, as plain values; no Flower types, no trust in the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TRAIN", "Task"]
+
+TRAIN = "train"  # the only phase so far; phases are data
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the coordinator asks this site to do.
+
+    Attributes:
+        study: digest of the study.
+        round: from 1.
+        phase: ``train``.
+        attempt: the coordinator's own count; it decides nothing here.
+        model: digest of the model file to start from.
+        model_bytes: its size as announced; the study's own layout is what counts.
+        deadline_s: seconds the coordinator will wait, counted from arrival.
+        peer_head: the coordinator's audit head, ``seq:hash``, recorded in the receipt.
+    """
+
+    study: str
+    round: int
+    phase: str
+    attempt: int
+    model: str
+    model_bytes: int
+    deadline_s: float
+    peer_head: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        """Return what makes two requests the same work: study, round, phase, input digest."""
+        return self.study, self.round, self.phase, self.model

@@ -1,0 +1,188 @@
+"""What people ask a node: studies, budgets, proofs; as JSON values, from a read-only connection.
+
+The same functions answer inside a running node and in a command while none runs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from larrey_client.cost import round_mechanism, study_facts
+from larrey_client.records import Known, SiteRecords
+from larrey_client.settings import Dataset, SiteSettings
+from larrey_privacy.accounting import spend_cost
+from larrey_privacy.filter import make_filter
+from larrey_privacy.ledger_store import Ledger
+from larrey_privacy.mechanism import Mechanism
+from larrey_protocol.audit import GENESIS, verify_chain
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.keys import fingerprint
+from larrey_protocol.models import model_layout
+from larrey_protocol.signed import Receipt, Signed, open_signed
+from larrey_protocol.study import DpSgd, Study
+
+__all__ = ["ledger_view", "studies_view", "study_view", "verify_view"]
+
+Json = dict[str, Any]  # Any: JSON values are recursive
+
+
+def studies_view(connection: sqlite3.Connection) -> list[Json]:
+    """Return one line a study, oldest first."""
+    return [_line(known) for known in SiteRecords(connection).known()]
+
+
+def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference: str) -> Json:
+    """Return everything a person needs to decide about a study.
+
+    Raises:
+        UsageError: ``study-unknown`` or ``study-ambiguous``.
+    """
+    known = SiteRecords(connection).find(reference)
+    study, file = known.study, known.study.file
+    ledger = Ledger.open(connection)
+    contract = study.contract
+    epsilon = known.decision.epsilon if known.decision else -1.0
+    if epsilon < 0:
+        epsilon = study_facts(study, None).epsilon
+    return _line(known) | {
+        "title": file.study.title,
+        "question": file.study.question,
+        "purpose": file.study.purpose,
+        "proposed_by": fingerprint(known.signer),
+        "sites": [{"name": site.name, "patients": site.patients} for site in file.sites],
+        "unit": contract.unit.name,
+        "variables": [_variable(column.model_dump()) for column in contract.columns],
+        "outcome": contract.label.column,
+        "model": {
+            "name": file.model.name,
+            "hidden": list(file.model.hidden),
+            "parameters": model_layout(study).size,
+        },
+        "training": {
+            "rounds": file.training.rounds,
+            "spare_rounds": file.training.spare_rounds,
+            "local_steps": file.training.local_steps,
+            "strategy": file.training.strategy,
+            "app": file.training.app,
+        },
+        "privacy": file.privacy.model_dump() | {"epsilon_pld": epsilon},
+        "cost": [_cost(study, dataset, ledger) for dataset in settings.datasets],
+        "leaves": {
+            "bytes_per_round": model_layout(study).nbytes,
+            "tensors": [name for name, _ in model_layout(study).entries],
+        },
+        "longest_s": file.training.rounds_held * file.rounds.deadline_s,
+    }
+
+
+def ledger_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[Json]:
+    """Return every dataset's budget: what is used, held and free, and by which study."""
+    ledger, records = Ledger.open(connection), SiteRecords(connection)
+    names = {known.study.digest: known.study.name for known in records.known()}
+    views: list[Json] = []
+    for dataset in settings.datasets:
+        if ledger.account(dataset.name) is None:
+            views.append(_untouched(dataset))
+            continue
+        view = asdict(ledger.view(dataset.name))
+        for study in view["studies"]:
+            study["name"] = names.get(study["study"], "")
+        views.append(view)
+    return views
+
+
+def verify_view(connection: sqlite3.Connection, key: str) -> Json:
+    """Return counts and heads after checking ledger, audit trail and every receipt against them.
+
+    Raises:
+        IntegrityError: ``ledger-damaged``, ``ledger-behind``, ``audit-broken``,
+            ``audit-behind-anchor``, ``wrong-signer`` or ``bad-signature``.
+    """
+    ledger = Ledger.open(connection)  # verifies the whole chain and every rule
+    trail = list(SiteRecords(connection).audit())
+    last = verify_chain(trail)
+    receipts = [open_signed(signed, Receipt, key) for signed in _receipts(connection)]
+    ledger.require_heads(_head(receipt.ledger_head) for receipt in receipts)
+    heads = {record.head for record in trail}
+    for receipt in receipts:
+        if receipt.audit_head not in heads:
+            raise IntegrityError(
+                "audit-behind-anchor",
+                f"the receipt of round {receipt.round} names an audit record that is not here",
+                "Records were removed or an old copy was restored; open an incident.",
+            )
+    seq, digest = ledger.head()
+    return {
+        "ledger_entries": seq,
+        "ledger_head": f"{seq}:{digest}",
+        "audit_records": len(trail),
+        "audit_head": last.head if last else f"0:{GENESIS}",
+        "receipts": len(receipts),
+        "is_intact": True,
+    }
+
+
+def _line(known: Known) -> Json:
+    study, decision = known.study, known.decision
+    return {
+        "name": study.name,
+        "version": study.file.study.version,
+        "digest": study.digest,
+        "state": known.state,
+        "dataset": decision.dataset if decision else "",
+        "code": decision.code if decision else "",
+        "decided_by": decision.actor if decision else "",
+        "is_delivered": known.is_delivered,
+        "proposed_at": known.proposed_at,
+    }
+
+
+def _variable(column: Mapping[str, Any]) -> Json:  # Any: pydantic dump
+    return {key: column[key] for key in ("name", "kind", "unit", "range", "values") if column[key]}
+
+
+def _cost(study: Study, dataset: Dataset, ledger: Ledger) -> Json:
+    """Return what all rounds and spare rounds take from a dataset's budget; 1.0 is all of it."""
+    account = ledger.account(dataset.name)
+    budget = account.filter if account else make_filter(dataset.epsilon, dataset.delta)
+    capacity = account.capacity_units if account else budget.capacity_units
+    one = round_mechanism(study)
+    share = None
+    if isinstance(one, Mechanism) and isinstance(study.file.privacy, DpSgd):
+        share = spend_cost(one, budget) * study.file.training.rounds_held / capacity
+    free = (account.free_units if account else capacity) / capacity
+    return {
+        "dataset": dataset.name,
+        "share": share,
+        "free_share": free,
+        "budget_epsilon": budget.epsilon,
+        "budget_delta": budget.delta,
+    }
+
+
+def _untouched(dataset: Dataset) -> Json:
+    return {
+        "dataset": dataset.name,
+        "unit": "patient",
+        "epsilon": dataset.epsilon,
+        "delta": dataset.delta,
+        "used_share": 0.0,
+        "held_share": 0.0,
+        "free_share": 1.0,
+        "epsilon_spent": 0.0,
+        "has_unbounded": False,
+        "studies": [],
+    }
+
+
+def _receipts(connection: sqlite3.Connection) -> list[Signed]:
+    rows = connection.execute("SELECT receipt FROM answers ORDER BY at").fetchall()
+    return [Signed.from_bytes(bytes(receipt)) for (receipt,) in rows]
+
+
+def _head(text: str) -> tuple[int, str]:
+    seq, _, digest = text.partition(":")
+    return int(seq), digest

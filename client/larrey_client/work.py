@@ -1,0 +1,306 @@
+"""One request of the coordinator, from gate to signed reply.
+
+The order is the guarantee: gate, stored answer, model, data, RESERVE (durable), training, what
+would leave is checked, COMMIT (durable), sending. Everything that can refuse comes before RESERVE,
+so that a refusal spends nothing; after it nothing is given back. Two durable commits a round: that
+an answer was delivered (SETTLE) is written with the next RESERVE.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+
+from larrey_client.cost import app_digest, round_mechanism
+from larrey_client.exchange import Download, is_passing
+from larrey_client.flower import Incoming
+from larrey_client.frames import is_sealed
+from larrey_client.gate import (
+    Refuse,
+    StudyCase,
+    StudyFacts,
+    TaskCase,
+    decide_study,
+    decide_task,
+)
+from larrey_client.node import Node
+from larrey_client.outbox import Outbox, patiently
+from larrey_client.records import Answered
+from larrey_client.task import Task
+from larrey_client.trainer_link import TrainTask
+from larrey_protocol.envelope import check_update
+from larrey_protocol.errors import (
+    DataError,
+    LarreyError,
+    Refusal,
+    TransportError,
+)
+from larrey_protocol.models import model_layout
+from larrey_protocol.norms import norm_bound
+from larrey_protocol.signed import Receipt, sign
+from larrey_protocol.study import DpSgd, Study
+from larrey_protocol.tensors import TensorLayout
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+_Key = tuple[str, int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that has a task, and when its answer is due on the monotonic clock."""
+
+    incoming: Incoming
+    task: Task
+    deadline: float
+
+
+class Worker:
+    """Answers requests, one at a time, in one thread."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._outbox = Outbox(node)
+        self._approvals: dict[str, StudyCase] = {}
+        self._unsettled: dict[_Key, str] = {}  # delivered work -> its dataset
+
+    def answer(self, incoming: Incoming, arrived: float) -> None:
+        """Answer one request: with an update, or with a code and nothing else.
+
+        Raises:
+            TransportError: the reply could not be delivered; a repeated request gets it.
+            LarreyError: the node is stopping.
+        """
+        task = incoming.task
+        if task is None:
+            self._outbox.send_code(incoming, "request-malformed")
+            return
+        request = _Request(incoming, task, arrived + task.deadline_s)
+        metrics = self._node.metrics
+        try:
+            with metrics.timed(task.phase if task.phase == "train" else "other"):
+                answered, is_repeat = self._answered(request)
+                metrics.enter("sending")
+                is_taken = self._outbox.deliver(
+                    incoming, answered, deadline=request.deadline, is_repeat=is_repeat
+                )
+            if is_taken:
+                self._unsettled[task.key] = self._approvals[task.study].dataset
+            metrics.tasks.labels("train", "ok").inc()
+        except LarreyError as error:
+            is_cut = isinstance(error, TransportError) and is_passing(error)
+            if is_cut or self._node.stopping.is_set():
+                raise
+            self._refuse(request, error)
+        finally:
+            metrics.enter("idle")
+
+    def report_failure(self, incoming: Incoming) -> None:
+        """Tell the coordinator that this node failed, and nothing about how."""
+        self._outbox.send_code(incoming, "node-failed")
+
+    def _answered(self, request: _Request) -> tuple[Answered, bool]:
+        """Return the answer and whether it was stored before."""
+        task, node = request.task, self._node
+        approval = self._approval(task.study)
+        with node.store.reading() as records:
+            stored = records.answer(task.key)
+            hold = node.store.ledger.held(approval.dataset, task.study) if approval else None
+        left = request.deadline - node.monotonic()
+        _enforce(decide_task(TaskCase(task, left, approval, hold, stored is not None)))
+        if approval is None:
+            raise Refusal("study-not-approved", "no person here approved this study")
+        if stored is not None:
+            return stored, True
+        return self._train(request, approval), False
+
+    def _approval(self, digest: str) -> StudyCase | None:
+        """Return the approved study as the gate wants it, None if no person approved it."""
+        if digest in self._approvals:
+            return self._approvals[digest]
+        settings = self._node.settings
+        with self._node.store.reading() as records:
+            decision, study = records.decision(digest), records.study(digest)
+        if decision is None or study is None or decision.decision != "approved":
+            return None
+        rule = settings.app(study.file.training.app or "")
+        facts = StudyFacts(decision.epsilon, app_digest=app_digest(rule.module) if rule else "")
+        names = tuple(dataset.name for dataset in settings.datasets)
+        case = StudyCase(self._node.site, settings.policy, study, facts, names, decision.dataset)
+        self._approvals[digest] = case
+        return case
+
+    def _train(self, request: _Request, approval: StudyCase) -> Answered:
+        node, task, study = self._node, request.task, approval.study
+        layout = model_layout(study)
+        model = self._download(request, layout)
+        try:
+            _check_model(model, layout)
+            node.metrics.enter("training")
+            with node.trainer_turn:
+                units = self._load(approval)
+                _enforce(decide_study(replace(approval, units=units)))
+                self._reserve(task, approval)
+                left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
+                wish = TrainTask(task.study, task.round, task.phase, node.site)
+                update = node.trainer.train(wish, model, timeout_s=left)
+        finally:
+            os.close(model)
+        try:
+            return self._commit(task, approval, update)
+        finally:
+            os.close(update)
+
+    def _download(self, request: _Request, layout: TensorLayout) -> int:
+        """Return the sealed model file; a cut transfer goes on where it was cut."""
+        download = Download(request.task.model, layout.nbytes)
+
+        def attempt(_: int) -> int:
+            left = max(request.deadline - self._node.monotonic(), 0.001)
+            self._node.exchange.fetch(download, timeout_s=left)
+            return download.seal()
+
+        try:
+            return patiently(self._node, attempt, deadline=request.deadline)
+        except BaseException:
+            os.close(download.target)
+            raise
+
+    def _load(self, approval: StudyCase) -> int:
+        settings, study = self._node.settings, approval.study
+        dataset = settings.dataset(approval.dataset)
+        if dataset is None:
+            raise Refusal("dataset-unknown", f"no dataset '{approval.dataset}' in site.toml")
+        rule = settings.app(study.file.training.app or "")
+        return self._node.trainer.load(
+            study,
+            site=self._node.site,
+            data=dataset.path,
+            app=rule.module if rule else None,
+            salt=self._node.store.secret(),
+        )
+
+    def _reserve(self, task: Task, approval: StudyCase) -> None:
+        """Debit the round, durably; write down what was delivered before."""
+        store, at = self._node.store, _stamp(self._node.now())
+        work = (approval.dataset, task.study, task.round, task.model)
+        with store.transaction():
+            for (study, number, _, model), dataset in self._unsettled.items():
+                store.ledger.settle(dataset, study, number, model, at)
+            earlier = store.ledger.reservation(*work)
+            reserve = store.ledger.reserve_again if earlier else store.ledger.reserve
+            reserve(*work, round_mechanism(approval.study), at)
+            store.audit(
+                "round-reserved", self._node.site,
+                study=task.study, round=task.round, subject=task.model,
+            )  # fmt: skip
+        self._forget_settled()
+        self._show_budget(approval)
+
+    def _commit(self, task: Task, approval: StudyCase, update: int) -> Answered:
+        """Check what would leave, keep it, sign for it, durably."""
+        study, store = approval.study, self._node.store
+        if not is_sealed(update):
+            raise Refusal("update-malformed", "the update could still be changed")
+        check_update(update, model_layout(study), norm_bound=norm_bound(study, self._node.site))
+        digest, size = self._outbox.spool(update)
+        with store.reading():
+            hold = store.ledger.held(approval.dataset, task.study)
+        used = hold.rounds_used if hold else 0
+        epsilon = self._node.epsilons.at(study, used)
+        with store.transaction():
+            store.ledger.commit(
+                approval.dataset, task.study, task.round, task.model, digest,
+                _stamp(self._node.now()),
+            )  # fmt: skip
+            store.audit(
+                "update-released", self._node.site,
+                study=task.study, round=task.round, subject=digest,
+            )  # fmt: skip
+            receipt = sign(self._receipt(task, study, (digest, size), epsilon), self._node.key)
+            answered = Answered(digest, size, receipt.to_bytes())
+            store.add_answer(task.key, answered)
+        self._node.epsilons.prepare(study, used)
+        self._node.metrics.train_steps.inc(study.file.training.local_steps)
+        return answered
+
+    def _receipt(
+        self, task: Task, study: Study, update: tuple[str, int], epsilon: float
+    ) -> Receipt:
+        privacy, store = study.file.privacy, self._node.store
+        return Receipt(
+            study=task.study,
+            site=self._node.site,
+            round=task.round,
+            phase=task.phase,
+            model_in=task.model,
+            update=update[0],
+            update_bytes=update[1],
+            epsilon=epsilon,
+            delta=privacy.delta if isinstance(privacy, DpSgd) else 0.0,
+            accountant="pld" if isinstance(privacy, DpSgd) else "none",
+            ledger_head=store.ledger_head,
+            audit_head=store.audit_head,
+            peer_head=task.peer_head,
+            at=self._node.now(),
+        )
+
+    def _refuse(self, request: _Request, error: LarreyError) -> None:
+        """Record why there is no update and send the code."""
+        node, task = self._node, request.task
+        code = "data-not-ready" if isinstance(error, DataError) else error.code
+        is_refusal = isinstance(error, Refusal)
+        logger.warning("study=%s round=%d %s", task.study[:19], task.round, error)
+        node.metrics.tasks.labels("train", "refused" if is_refusal else "failed").inc()
+        if is_refusal:
+            node.metrics.refusals.labels(code).inc()
+        with node.store.transaction():
+            node.store.audit(
+                "request-refused" if is_refusal else "request-failed",
+                node.site,
+                study=task.study,
+                round=task.round,
+                code=error.code,
+            )
+        self._outbox.send_code(request.incoming, code)
+
+    def _forget_settled(self) -> None:
+        """Drop the blobs of rounds that are over: a later round was asked for."""
+        for key in self._unsettled:
+            with self._node.store.reading() as records:
+                answered = records.answer(key)
+            if answered is not None:
+                self._outbox.drop(answered)
+        self._unsettled.clear()
+
+    def _show_budget(self, approval: StudyCase) -> None:
+        with self._node.store.reading():
+            account = self._node.store.ledger.account(approval.dataset)
+        if account is not None:
+            spent = account.filter.epsilon_of_units(account.used_units)
+            self._node.metrics.spent.labels(approval.dataset).set(spent)
+        privacy = approval.study.file.privacy
+        self._node.metrics.noise.set(
+            privacy.noise_multiplier if isinstance(privacy, DpSgd) else 0.0
+        )
+
+
+def _enforce(decision: object) -> None:
+    if isinstance(decision, Refuse):
+        raise Refusal(decision.code, decision.reason, decision.next_step)
+
+
+def _check_model(model: int, layout: TensorLayout) -> None:
+    """Refuse a model that is not the study's, or not finite; it came from outside."""
+    try:
+        check_update(model, layout, norm_bound=float("inf"))
+    except Refusal as error:
+        code = error.code.replace("update-", "model-")
+        raise Refusal(code, "the model sent is not one of this study", "") from error
+
+
+def _stamp(at: float) -> str:
+    return f"{at:.3f}"
