@@ -6,9 +6,12 @@ Exchange, Studies and Flower's Fleet, operators speak Control, either may ask fo
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -31,9 +34,10 @@ _WAITING = frozenset(
         "/larrey.v1.Exchange/Take",
         "/flwr.proto.Fleet/PullMessages",
         "/larrey.v1.Control/Watch",
-        "/grpc.health.v1.Health/Watch",
     }
 )
+_ABSENT = frozenset({"/grpc.health.v1.Health/Watch"})  # would hold a thread for ever
+_MAX_CALLS = 8  # of one caller at once; a node needs three
 _MAX_CACHED = 4096  # certificates; a registry is far smaller
 
 Handler = grpc.RpcMethodHandler[Any, Any]
@@ -49,6 +53,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         self._waiting = waiting
         self._callers: dict[bytes, Member] = {}
         self._wrapped: dict[str, Handler] = {}
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()  # calls by caller
 
     def intercept_service(
         self,
@@ -57,6 +63,8 @@ class Gatekeeper(grpc.ServerInterceptor):
     ) -> Handler | None:
         """Return the guarded handler of a method."""
         method = handler_call_details.method
+        if method in _ABSENT:
+            return None
         if method not in self._wrapped:
             handler = continuation(handler_call_details)
             if handler is None:
@@ -104,8 +112,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
             try:
-                self._check(method, context)
-                return behavior(request, context)
+                with self._admitted(method, context):
+                    return behavior(request, context)
             finally:
                 record(context, time.perf_counter() - start)
 
@@ -117,16 +125,28 @@ class Gatekeeper(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             start = time.perf_counter()
             try:
-                self._check(method, context)
-                yield from behavior(request, context)
+                with self._admitted(method, context):
+                    yield from behavior(request, context)
             finally:
                 record(context, time.perf_counter() - start)
 
         return call
 
-    def _check(self, method: str, context: grpc.ServicerContext) -> None:
+    @contextmanager
+    def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
         caller = self.caller(context)
         service = method[1:].partition("/")[0]
         if caller.role not in _RIGHTS.get(service, frozenset()):
             self._metrics.auth_failure("not_member")
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "not-allowed")
+        place = f"{caller.role} {caller.name}"
+        with self._lock:
+            is_full = self._running[place] >= _MAX_CALLS
+            self._running[place] += not is_full
+        if is_full:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[place] -= 1

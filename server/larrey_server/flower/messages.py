@@ -1,7 +1,8 @@
 """What a task and its answer look like inside a Flower message: one ConfigRecord, no tensors.
 
 Request: study, round, phase, attempt, model, model_bytes, deadline_s, peer_head.
-Reply: study, round, phase, attempt, model (as asked), update (digest or empty), code (or empty).
+Reply: study, round, phase, attempt, model (as asked), update (digest or empty), code (or empty);
+only update and code from a site that could not read the request.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _FIELDS = {
     "update": str,
     "code": str,
 }
+_UNREAD = {"update", "code"}
 _CODE = re.compile(r"^[a-z][a-z0-9-]{2,47}$")
 
 
@@ -35,7 +37,7 @@ _CODE = re.compile(r"^[a-z][a-z0-9-]{2,47}$")
 class SiteReply:
     """A site's answer: an update by digest, or a code."""
 
-    key: TaskKey
+    key: TaskKey | None  # None: the site could not even read the task
     update: str
     code: str
 
@@ -56,13 +58,16 @@ def read_reply(message: Message) -> SiteReply:
     if set(message.content) != {_RECORD} or not isinstance(message.content[_RECORD], ConfigRecord):
         raise _malformed("holds other records than one ConfigRecord")
     fields = dict(message.content[_RECORD])
-    if set(fields) != set(_FIELDS) or any(type(fields[k]) is not t for k, t in _FIELDS.items()):
+    if set(fields) not in (set(_FIELDS), _UNREAD):
         raise _malformed("has other fields than declared")
+    if any(type(value) is not _FIELDS[name] for name, value in fields.items()):
+        raise _malformed("has fields of other types than declared")
     update, code = str(fields.pop("update")), str(fields.pop("code"))
-    has_update = bool(DIGEST.match(update)) and not code
+    has_update = bool(DIGEST.match(update)) and bool(fields) and not code
     if not has_update and (update or not _CODE.match(code)):
         raise _malformed("has neither one update nor one code")
-    return SiteReply(TaskKey(**fields), update, code)  # type: ignore[arg-type] # checked above
+    key = TaskKey(**fields) if fields else None  # type: ignore[arg-type] # checked above
+    return SiteReply(key, update, code)
 
 
 def _malformed(what: str) -> Refusal:

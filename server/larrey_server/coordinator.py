@@ -1,0 +1,266 @@
+"""Everything of one coordinator that lives while it runs, put together in one place.
+
+Starts and ends studies, carries answers to their conductors, tells conductors which sites are
+there. The services in front of it translate gRPC; the rules behind it are in `rounds`, `studies`
+and `claims`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from larrey_protocol.canonical import short
+from larrey_protocol.errors import LarreyError, Refusal
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.signed import Signed
+from larrey_protocol.study import Study
+from larrey_server.aggregator import Aggregator
+from larrey_server.claims import true_epsilon
+from larrey_server.conductor import Conductor
+from larrey_server.feed import Feed
+from larrey_server.flower.courier import Dispatch, Errand, StudyCourier
+from larrey_server.flower.engine import Engine
+from larrey_server.flower.post import Post
+from larrey_server.journal import Journal, StudyRow
+from larrey_server.metrics import Metrics
+from larrey_server.presence import Presence
+from larrey_server.registry import Registry
+from larrey_server.settings import CoordinatorSettings
+from larrey_server.spool import Spool
+from larrey_server.studies import StudyBook
+
+__all__ = ["Coordinator", "Facts"]
+
+logger = logging.getLogger(__name__)
+_TICK_S = 1.0  # how often silence is looked for
+
+Facts = dict[str, Any]  # Any: JSON
+
+
+class Coordinator:
+    """The running parts of one coordinator."""
+
+    def __init__(self, settings: CoordinatorSettings, registry: Registry, metrics: Metrics) -> None:
+        self.signer = SigningKey.load(settings.identity.signing_key)
+        self.state = settings.coordinator.state
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.journal = Journal.open(self.state / "coordinator.db")
+        self.registry = registry
+        self.metrics = metrics
+        self.spool = Spool.open(self.state / "spool")
+        self.book = StudyBook(self.journal, registry, settings.consortium.key)
+        self.feed = Feed()
+        self.engine = Engine({name: m.transport_key for name, m in registry.sites.items()})
+        self.post = Post(self.engine)
+        self.dispatch = Dispatch(self.engine, self._bare_reply)
+        self._presence = Presence(time.monotonic)
+        self._aggregator = Aggregator.start()
+        self._lock = threading.RLock()
+        self._running: dict[str, tuple[Conductor, StudyCourier]] = {}
+        self._stopped = threading.Event()
+        self._watch = threading.Thread(target=self._look_for_silence, name="presence", daemon=True)
+        self._watch.start()
+
+    def resume(self) -> None:
+        """Go on with the studies that were running when the coordinator last stopped."""
+        for row in self.book.rows():
+            self._count_study(self.book.study(row.digest))
+            if row.state == "open":
+                self._begin(self.book.study(row.digest)).resume()
+                logger.info("study resumed study=%s", short(row.digest))
+
+    def propose(self, signed: Signed, operator: str) -> Study:
+        """Store a consortium's proposal; see `StudyBook.propose`."""
+        study = self.book.propose(signed, operator)
+        self._count_study(study)
+        self._wake(study.file.site_names)
+        logger.info("study proposed study=%s operator=%s", short(study.digest), operator)
+        return study
+
+    def launch(self, text: str, operator: str) -> Facts:
+        """Start a study with the sites that approved it.
+
+        Raises:
+            Refusal: ``already-launched`` or ``not-enough-approvals``.
+        """
+        with self._lock:
+            row = self.book.find(text)
+            if row.state != "proposed" or row.digest in self._running:
+                raise Refusal(
+                    "already-launched",
+                    f"study {row.name} was launched before",
+                    f"Watch it: larrey study watch {short(row.digest)}",
+                )
+            approved = self._approved(row)
+            self.book.note(operator, "study-launched", row.digest)
+            conductor = self._begin(self.book.study(row.digest))
+            conductor.launch(approved)
+            for site in set(self._presence.up()) & set(approved):
+                conductor.site_up(site)
+        logger.info("study launched study=%s sites=%d", short(row.digest), len(approved))
+        return self.status(row)
+
+    def status(self, row: StudyRow) -> Facts:
+        """Return what a person wants to know of a study, as JSON."""
+        study = self.book.study(row.digest)
+        answers = self.book.answers(row.digest)
+        privacy = study.file.privacy
+        facts: Facts = {
+            "name": row.name,
+            "digest": row.digest,
+            "state": row.state,
+            "rounds": study.file.training.rounds,
+            "quorum": study.file.rounds.quorum,
+            "epsilon": true_epsilon(study),
+            "delta": getattr(privacy, "delta", None),
+            "approved": list(answers.approved),
+            "refused": answers.refused,
+            "silent": list(answers.silent),
+        }
+        conductor = self._conductor(row.digest)
+        if conductor is not None:
+            facts |= conductor.status()
+        return facts
+
+    def heard(self, site: str) -> None:
+        """Note a sign of life of a site."""
+        self.metrics.site_seen(site)
+        if self._presence.heard(site):
+            self.engine.activate(site)
+            logger.info("site up site=%s", site)
+            self._presence_changed()
+            for conductor in self._conductors():
+                conductor.site_up(site)
+        else:
+            self.engine.heartbeat(site)
+
+    def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
+        """Carry a site's answer to the study's conductor."""
+        name = errand.courier.study.name
+        if update:
+            self.metrics.update_received(name, errand.site)
+        else:
+            self.metrics.update_rejected(name, errand.site, code)
+        conductor = self._conductor(errand.task.study)
+        if conductor is not None:
+            conductor.reply(errand.site, errand.task.key, update=update, receipt=receipt, code=code)
+
+    def woken_by_answer(self, site: str, digest: str) -> None:
+        """Tell whoever watches a study that a site decided about it."""
+        self.feed.publish(digest, self.status(self.book.find(digest)))
+        self.engine.bell(site).ring()
+
+    def checkpoint(self, row: StudyRow, number: int) -> Path:
+        """Return the model file after a round; 0 is the starting point, -1 the latest.
+
+        Raises:
+            Refusal: ``no-such-round``.
+        """
+        folder = self.state / "studies" / short(row.digest)
+        found = sorted(folder.glob("round-*.safetensors"))
+        wanted = found[-1:] if number < 0 else [folder / f"round-{number:04d}.safetensors"]
+        if not wanted or wanted[0] not in found:
+            raise Refusal(
+                "no-such-round", f"study {row.name} has no model of round {number}", "Try -1."
+            )
+        return wanted[0]
+
+    def is_ready(self) -> bool:
+        """Return whether work is accepted."""
+        return not self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Stop all studies where they are; the journal knows how to go on."""
+        self._stopped.set()
+        with self._lock:
+            running, self._running = list(self._running.values()), {}
+        for conductor, _ in running:
+            conductor.stop()
+        self.feed.close()
+        self.engine.ring_all()
+        for conductor, _ in running:
+            conductor.join(1.0)
+        self._watch.join()
+        self._aggregator.stop()
+        self.engine.stop()
+        self.journal.close()
+
+    def _begin(self, study: Study) -> Conductor:
+        courier = self.dispatch.courier(study)
+        conductor = Conductor(
+            study,
+            journal=self.journal,
+            spool=self.spool,
+            aggregator=self._aggregator,
+            courier=courier,
+            clock=time.monotonic,
+            publish=lambda event: self._publish(study, event),
+            signer=self.signer,
+        )
+        with self._lock:
+            self._running[study.digest] = (conductor, courier)
+        return conductor
+
+    def _publish(self, study: Study, event: Facts) -> None:
+        self.feed.publish(study.digest, event)
+
+    def _ended(self, study: Study) -> None:
+        with self._lock:
+            _, courier = self._running.pop(study.digest)
+        courier.close()
+        self.book.changed(study.file.site_names)
+        self._wake(study.file.site_names)
+        self.feed.publish(study.digest, None)
+
+    def _approved(self, row: StudyRow) -> tuple[str, ...]:
+        answers = self.book.answers(row.digest)
+        quorum = self.book.study(row.digest).file.rounds.quorum
+        if len(answers.approved) < quorum:
+            refused = "".join(
+                f"; {site} refused ({code})" for site, code in answers.refused.items()
+            )
+            silent = f"; no answer from {', '.join(answers.silent)}" if answers.silent else ""
+            raise Refusal(
+                "not-enough-approvals",
+                f"{len(answers.approved)} sites approved, the quorum is {quorum}{refused}{silent}",
+                f"Ask the sites to run: larrey-site study approve {short(row.digest)}",
+            )
+        return answers.approved
+
+    def _bare_reply(self, errand: Errand) -> None:
+        self.answered(errand, "", None, "receipt-missing")
+
+    def _conductor(self, digest: str) -> Conductor | None:
+        with self._lock:
+            return self._running[digest][0] if digest in self._running else None
+
+    def _conductors(self) -> list[Conductor]:
+        with self._lock:
+            return [conductor for conductor, _ in self._running.values()]
+
+    def _count_study(self, study: Study) -> None:
+        file = study.file
+        self.metrics.study_known(
+            study.name, file.site_names, file.rounds.quorum, file.training.rounds
+        )
+
+    def _wake(self, sites: tuple[str, ...]) -> None:
+        for site in sites:
+            self.engine.bell(site).ring()
+
+    def _presence_changed(self) -> None:
+        self.metrics.sites_up(self._presence.up())
+
+    def _look_for_silence(self) -> None:
+        while not self._stopped.wait(_TICK_S):
+            for site in self._presence.silent():
+                logger.warning("site down site=%s", site)
+                self._presence_changed()
+                for conductor in self._conductors():
+                    with suppress(LarreyError):
+                        conductor.site_down(site)

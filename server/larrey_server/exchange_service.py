@@ -1,0 +1,208 @@
+"""`larrey.v1.Exchange`: what hospital nodes call to get work and hand in results.
+
+What a site may do follows from the task it was given (`flower.courier`): nothing else is readable,
+and an upload is exactly one file of the size that the study fixes. Text that goes back is a code.
+"""
+
+# ruff: noqa: N802 (the protocol names these methods)
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import grpc
+
+from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
+from larrey_protocol.signed import Signed
+from larrey_protocol.v1 import larrey_pb2 as wire
+from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_server.coordinator import Coordinator
+from larrey_server.flower.courier import Errand
+from larrey_server.flower.fleet import LONG_POLL_S
+from larrey_server.flower.messages import SiteReply
+from larrey_server.flower.post import Parcel
+from larrey_server.gatekeeper import Gatekeeper
+from larrey_server.receipts import check_receipt
+
+__all__ = ["CHUNK_BYTES", "ExchangeService"]
+
+CHUNK_BYTES = 1 << 20  # measured: 1 to 2 MiB is fastest, larger ones cost memory
+_LOST = "lost"  # a connection that ended while a message was taken for it
+
+
+class ExchangeService(stubs.ExchangeServicer):
+    """The site-facing half of the coordinator."""
+
+    def __init__(self, coordinator: Coordinator, gatekeeper: Gatekeeper) -> None:
+        self._coordinator = coordinator
+        self._dispatch = coordinator.dispatch
+        self._post = coordinator.post
+        self._spool = coordinator.spool
+        self._gatekeeper = gatekeeper
+
+    def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> wire.TakeReply:
+        """Wait for work, at most 20 s; an empty reply means: list your studies, or ask again."""
+        site = self._gatekeeper.site_of(context)
+        self._coordinator.heard(site)
+        bell = self._coordinator.engine.bell(site)
+        guest, end = bell.enter(), time.monotonic() + LONG_POLL_S
+        context.add_callback(bell.ring)
+        while self._coordinator.is_ready():
+            heard = bell.rings
+            if bell.is_displaced(guest) or not context.is_active():
+                break
+            self._dispatch.send_again(site, context.peer())
+            parcel = self._post.take(site)
+            if parcel is not None:
+                if bell.is_displaced(guest) or not context.is_active():
+                    self._dispatch.carried(site, parcel.message_id, _LOST)
+                    bell.ring()
+                    break
+                if self._dispatch.carried(site, parcel.message_id, context.peer()):
+                    return self._handed_over(site, parcel)
+                continue
+            left = end - time.monotonic()
+            if left <= 0 or self._coordinator.book.revision(site) != request.studies_seen:
+                break
+            bell.wait(guest, heard, left)
+        self._coordinator.heard(site)
+        return self._reply(site)
+
+    def Fetch(
+        self, request: wire.FetchRequest, context: grpc.ServicerContext
+    ) -> Iterator[wire.Chunk]:
+        """Stream the model of the caller's own task from an offset."""
+        site = self._gatekeeper.site_of(context)
+        if not self._dispatch.is_offered(site, request.digest):
+            context.abort(grpc.StatusCode.NOT_FOUND, "not-offered")
+        try:
+            descriptor = self._spool.open_read(request.digest)
+        except LarreyError as error:
+            context.abort(grpc.StatusCode.NOT_FOUND, error.code)
+        yield from chunks(descriptor, request.offset)
+
+    def Offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> wire.OfferReply:
+        """Say how much of an upload already lies here."""
+        site = self._gatekeeper.site_of(context)
+        self._coordinator.heard(site)
+        try:
+            self._claim(site, request.digest, request.total_bytes)
+            return self._have(request.digest)
+        except LarreyError as error:
+            context.abort(_status(error), error.code)
+
+    def Store(
+        self, request_iterator: Iterator[wire.StorePart], context: grpc.ServicerContext
+    ) -> wire.OfferReply:
+        """Take an upload from the offset its first part names."""
+        site = self._gatekeeper.site_of(context)
+        self._coordinator.heard(site)
+        digest = ""
+        try:
+            first = next(request_iterator)
+            digest = first.digest
+            self._claim(site, digest, first.total_bytes)
+            if not self._spool.complete(digest):
+                self._receive(first, request_iterator)
+        except LarreyError as error:
+            context.abort(_status(error), error.code)
+        except (StopIteration, grpc.RpcError):  # cut: what came stays, the site resumes
+            pass
+        return self._have(digest) if digest else wire.OfferReply()
+
+    def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> wire.GiveReply:
+        """Take a reply message: an update that lies here with its receipt, or a code."""
+        site = self._gatekeeper.site_of(context)
+        self._coordinator.heard(site)
+        try:
+            envelope = self._post.open(site, request.message)
+        except Refusal as error:
+            return wire.GiveReply(accepted=False, code=error.code)
+        message_id = envelope.messages_list[0].metadata.reply_to_message_id
+        errand = self._dispatch.find(site, message_id)
+        if errand is None:
+            return wire.GiveReply(accepted=False, code="not-expected")
+        update, receipt, code, fault = "", None, "", ""
+        try:
+            self._post.give(envelope, {part.id: part.content for part in request.objects})
+            reply = errand.courier.read(message_id)
+            receipt = self._checked(errand, reply, request.receipt)
+            update, code = reply.update, reply.code
+        except (Refusal, IntegrityError) as error:
+            fault = code = error.code
+        if not self._dispatch.close(errand):
+            return wire.GiveReply(accepted=False, code="not-expected")
+        self._coordinator.answered(errand, update, receipt, code)
+        return wire.GiveReply(accepted=not fault, code=fault)
+
+    def _handed_over(self, site: str, parcel: Parcel) -> wire.TakeReply:
+        reply = self._reply(site)
+        reply.messages = parcel.payload
+        reply.objects.extend(wire.FlowerObject(id=k, content=v) for k, v in parcel.objects)
+        self._post.confirm(site, parcel)
+        return reply
+
+    def _reply(self, site: str) -> wire.TakeReply:
+        revision = self._coordinator.book.revision(site)
+        return wire.TakeReply(studies_revision=revision, server_time=time.time())
+
+    def _claim(self, site: str, digest: str, total_bytes: int) -> None:
+        self._spool.path(digest)  # refuses what is no digest
+        replaced = self._dispatch.claim_upload(site, digest, total_bytes)
+        if replaced:
+            self._spool.drop(replaced)
+
+    def _have(self, digest: str) -> wire.OfferReply:
+        return wire.OfferReply(
+            have_bytes=self._spool.have(digest), complete=self._spool.complete(digest)
+        )
+
+    def _receive(self, first: wire.StorePart, rest: Iterator[wire.StorePart]) -> None:
+        with self._spool.writer(first.digest, first.total_bytes, first.offset) as writer:
+            writer.write(first.data)
+            for part in rest:
+                if part.offset != writer.offset:
+                    raise Refusal("upload-gap", f"expected byte {writer.offset}")
+                writer.write(part.data)
+
+    def _checked(self, errand: Errand, reply: SiteReply, receipt: bytes) -> Signed | None:
+        """Return the receipt of an acceptable answer; None with a site's own refusal."""
+        if reply.key is not None and reply.key != errand.task.key:
+            raise Refusal("wrong-task", f"{errand.site} answered another task")
+        if not reply.update:
+            return None
+        if reply.update != errand.upload or not self._spool.complete(reply.update):
+            raise Refusal("update-missing", f"{errand.site} did not upload what it names")
+        try:
+            return check_receipt(
+                receipt,
+                site=errand.site,
+                signing_key=self._coordinator.registry.sites[errand.site].signing_key,
+                task=errand.task,
+                update=reply.update,
+                update_bytes=errand.courier.update_bytes,
+            )
+        except IntegrityError:
+            self._coordinator.metrics.auth_failure("bad_signature")
+            raise
+
+
+def chunks(descriptor: int, offset: int) -> Iterator[wire.Chunk]:
+    """Stream an open file from an offset and close it."""
+    try:
+        total = os.fstat(descriptor).st_size
+        while offset < total:
+            data = os.pread(descriptor, CHUNK_BYTES, offset)
+            yield wire.Chunk(data=data, total_bytes=total)
+            offset += len(data)
+    finally:
+        os.close(descriptor)
+
+
+def _status(error: LarreyError) -> grpc.StatusCode:
+    if error.code == "upload-too-large":
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    if error.code == "upload-superseded":
+        return grpc.StatusCode.ABORTED
+    return grpc.StatusCode.FAILED_PRECONDITION

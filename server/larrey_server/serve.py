@@ -1,0 +1,180 @@
+"""`larrey serve`: one gRPC port with mutual TLS, the probes, and a clean end.
+
+On SIGTERM or SIGINT everything stops within two seconds: calls end, studies stay where the journal
+says they are, and go on at the next start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from larrey_protocol.errors import FileError, PortBusy
+from larrey_protocol.keys import read_private
+from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_server.control_service import MAX_WATCHES, ControlService
+from larrey_server.coordinator import Coordinator
+from larrey_server.exchange_service import ExchangeService
+from larrey_server.flower.fleet import Fleet
+from larrey_server.flower.names import fleet_pb2_grpc
+from larrey_server.gatekeeper import Gatekeeper
+from larrey_server.http import Probes
+from larrey_server.metrics import Metrics
+from larrey_server.registry import Registry, certificate_expiry
+from larrey_server.settings import CoordinatorSettings, load_coordinator, split_address
+from larrey_server.studies_service import StudiesService
+
+__all__ = ["Hub", "serve"]
+
+logger = logging.getLogger(__name__)
+_GRACE_S = 0.5  # for calls in flight when stopping; long polls are woken before
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else a second coordinator silently shares the port
+    ("grpc.max_receive_message_length", 8 << 20),  # a chunk is at most 2 MiB
+    ("grpc.max_send_message_length", 8 << 20),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.http2.max_frame_size", 4 << 20),
+    ("grpc.keepalive_time_ms", 30_000),  # finds sites whose network vanished
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # glibc's malloc.h
+
+
+class Hub:
+    """A coordinator behind its ports."""
+
+    def __init__(self, settings: CoordinatorSettings) -> None:
+        registry = Registry.from_settings(settings)
+        self.metrics = Metrics()
+        sites = len(registry.sites)
+        # A long poll holds a thread; a site may hold one while its next one displaces it.
+        waiting = ThreadPoolExecutor(2 * sites + MAX_WATCHES, thread_name_prefix="poll")
+        working = ThreadPoolExecutor(3 * sites + 8, thread_name_prefix="rpc")
+        gatekeeper = Gatekeeper(registry, self.metrics, waiting)
+        self._pools = (waiting, working)
+        self._server = grpc.server(working, interceptors=[gatekeeper], options=_OPTIONS)
+        self.address = self._bind(settings)  # before anything is started or written
+        self.coordinator = Coordinator(settings, registry, self.metrics)
+        self._health = health.HealthServicer()
+        self._register(gatekeeper)
+        self._probes: Probes | None = None
+        try:
+            self._start(settings)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End all calls and studies; returns within two seconds."""
+        self._health.enter_graceful_shutdown()
+        if self._probes is not None:
+            self._probes.stop()
+        stopped = self._server.stop(_GRACE_S)
+        self.coordinator.stop()
+        stopped.wait(_GRACE_S + 0.5)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, settings: CoordinatorSettings) -> None:
+        if settings.listen.metrics:
+            self._probes = Probes(
+                settings.listen.metrics,
+                expose=self.metrics.expose,
+                is_ready=self.coordinator.is_ready,
+            )
+        self.metrics.certificate_expires(
+            "server", certificate_expiry(settings.identity.certificate.read_bytes())
+        )
+        self.coordinator.resume()
+        self._server.start()
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def _bind(self, settings: CoordinatorSettings) -> str:
+        identity, address = settings.identity, settings.listen.address
+        host, _ = split_address(address)
+        credentials = grpc.ssl_server_credentials(
+            [(read_private(identity.key), identity.certificate.read_bytes())],
+            root_certificates=identity.authority.read_bytes(),
+            require_client_auth=True,
+        )
+        try:
+            port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise _not_bound(address, settings) from error
+        if not port:
+            raise _not_bound(address, settings)
+        return f"{host}:{port}"
+
+    def _register(self, gatekeeper: Gatekeeper) -> None:
+        coordinator, server = self.coordinator, self._server
+        fleet = Fleet(coordinator.engine, gatekeeper.site_of)
+        exchange = ExchangeService(coordinator, gatekeeper)
+        fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
+        stubs.add_ExchangeServicer_to_server(exchange, server)  # type: ignore[no-untyped-call]
+        studies = StudiesService(coordinator, gatekeeper)
+        stubs.add_StudiesServicer_to_server(studies, server)  # type: ignore[no-untyped-call]
+        control = ControlService(coordinator, gatekeeper)
+        stubs.add_ControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+
+
+def serve(config: Path) -> int:
+    """Run a coordinator until a signal ends it; return the exit status.
+
+    Raises:
+        FileError, PortBusy, Refusal: it could not start; nothing was half-written.
+    """
+    settings = load_coordinator(config)
+    os.environ.setdefault("FLWR_HOME", str(settings.coordinator.state / "flower"))
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
+    _spare_memory()
+    ended = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    hub = Hub(settings)
+    sys.stdout.write(f"larrey coordinator ready at {hub.address}\n")
+    sys.stdout.flush()
+    ended.wait()
+    hub.stop()
+    return 0
+
+
+def _not_bound(address: str, settings: CoordinatorSettings) -> FileError | PortBusy:
+    """Return why gRPC did not open the port; it says the same for a bad key and a busy port."""
+    import socket
+
+    host, port = split_address(address)
+    with suppress(OSError), socket.create_server((host, port)):
+        return FileError(
+            "invalid-certificate",
+            f"gRPC took neither {settings.identity.certificate} with its key nor {address}",
+            "Check that certificate, key and authority are PEM and belong together.",
+        )
+    return PortBusy(
+        "port-busy",
+        f"expected to listen on {address}, found another process there",
+        "Stop it, or choose another [listen] address in coordinator.toml.",
+    )
+
+
+def _spare_memory() -> None:
+    """Let glibc give large buffers back: two arenas, and mmap from 256 KiB (measured)."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
