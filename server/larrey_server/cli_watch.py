@@ -1,0 +1,43 @@
+"""Prints a study's progress: one line an event, or the events as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["describe", "follow"]
+
+Facts = dict[str, Any]  # Any: JSON
+
+
+def follow(events: Iterable[Facts], *, as_json: bool) -> int:
+    """Print events until they end; return 0 unless the study failed."""
+    outcome = ""
+    for event in events:
+        outcome = str(event.get("outcome") or outcome)
+        if as_json:
+            sys.stdout.write(json.dumps(event) + "\n")
+        else:
+            sys.stdout.write(describe(event) + "\n")
+        sys.stdout.flush()
+    return 1 if outcome == "FAILED" else 0
+
+
+def describe(event: Facts) -> str:
+    """Return one line about a status or an event."""
+    parts = [str(event.get("event", event.get("state", "")))]
+    if event.get("round"):
+        parts.append(
+            f"round {event['round']}" + (f"/{event['rounds']}" if "rounds" in event else "")
+        )
+    parts += [str(event[name]) for name in ("site", "outcome", "code", "reason") if event.get(name)]
+    sites = event.get("sites")
+    if isinstance(sites, dict):
+        parts.append(" ".join(f"{site}:{_state(state)}" for site, state in sites.items()))
+    return "  ".join(part for part in parts if part)
+
+
+def _state(state: object) -> str:
+    return str(state.get("state", "")) if isinstance(state, dict) else str(state)

@@ -1,0 +1,176 @@
+"""The operator's side of `larrey.v1.Control`: what `larrey study …` and the lab call.
+
+Every failure becomes a `LarreyError` that says what to do; a refusal of the coordinator keeps its
+own code, sentence and next step.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import grpc
+
+from larrey_protocol.errors import LarreyError, Refusal, TransportError, UsageError
+from larrey_protocol.keys import SigningKey, read_private
+from larrey_protocol.signed import Proposal, Signed, sign
+from larrey_protocol.study import Study
+from larrey_protocol.v1 import larrey_pb2 as wire
+from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_server.settings import OperatorSettings, split_address
+
+__all__ = ["Operator"]
+
+_TIMEOUT_S = 30.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1"})
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+Facts = dict[str, Any]  # Any: JSON
+
+
+class Operator:
+    """A connection of an operator to one coordinator; a context manager that closes it."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        identity, address = settings.identity, settings.coordinator.address
+        credentials = grpc.ssl_channel_credentials(
+            settings.coordinator.authority.read_bytes(),
+            read_private(identity.key),
+            identity.certificate.read_bytes(),
+        )
+        host, _ = split_address(address)
+        proxy = ("grpc.enable_http_proxy", int(host not in _LOOPBACK))
+        self._settings = settings
+        self._channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
+        self._control = stubs.ControlStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Operator:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def propose(self, study: Study) -> str:
+        """Sign a study under the consortium's key, send it, and return its digest.
+
+        Raises:
+            UsageError: ``no-signing-key`` if the operator file names none.
+        """
+        consortium = self._settings.consortium
+        if consortium is None:
+            raise UsageError(
+                "no-signing-key",
+                "expected [consortium] signing_key in the operator file, found none",
+                "Only the holder of the consortium's key can propose.",
+            )
+        key = SigningKey.load(consortium.signing_key)
+        signed = sign(Proposal(study=study, proposed_at=time.time()), key)
+        with self._answered():
+            request = wire.ProposeRequest(proposal=signed.to_bytes())
+            return str(self._control.Propose(request, timeout=_TIMEOUT_S).digest)
+
+    def launch(self, study: str) -> Facts:
+        """Start a study with the sites that approved it, and return its status."""
+        with self._answered():
+            reply = self._control.Launch(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
+            return cast(Facts, json.loads(reply.json))
+
+    def list(self) -> list[Facts]:
+        """Return the status of every study, oldest first."""
+        with self._answered():
+            reply = self._control.List(wire.ListStudiesRequest(), timeout=_TIMEOUT_S)
+            return [json.loads(text) for text in reply.json]
+
+    def watch(self, study: str) -> Iterator[Facts]:
+        """Give the status of a study now and every event until it ends."""
+        with self._answered():
+            call = self._control.Watch(wire.StudyRequest(study=study))
+            try:
+                for event in call:
+                    yield json.loads(event.json)
+            finally:
+                call.cancel()
+
+    def model(self, study: str, number: int, path: Path) -> int:
+        """Write the model after a round to a new file and return its bytes.
+
+        Raises:
+            UsageError: ``file-exists``.
+        """
+        if path.exists():
+            raise UsageError("file-exists", f"{path} exists already", "Choose another --out.")
+        part = path.with_name(path.name + ".part")
+        try:
+            with self._answered(), part.open("wb") as file:
+                request = wire.ModelRequest(study=study, round=number)
+                for chunk in self._control.Model(request):
+                    file.write(chunk.data)
+            size = part.stat().st_size
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+    def certificate(self, study: str) -> Signed:
+        """Return the signed participation certificate of an ended study."""
+        with self._answered():
+            reply = self._control.Certificate(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
+        return Signed.from_bytes(reply.certificate)
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._explained(cast(grpc.Call, error)) from error
+
+    def _explained(self, call: grpc.Call) -> LarreyError:
+        address, status, details = (
+            self._settings.coordinator.address,
+            call.code(),
+            call.details() or "",
+        )
+        if status is grpc.StatusCode.FAILED_PRECONDITION:
+            return _refusal(details)
+        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return TransportError(
+                "not-an-operator",
+                f"the coordinator at {address} does not know this certificate as an operator's",
+                "Have it listed under [[operators]] in coordinator.toml.",
+            )
+        if status is grpc.StatusCode.UNAVAILABLE and "CERTIFICATE_VERIFY_FAILED" in details:
+            return TransportError(
+                "coordinator-untrusted",
+                f"the certificate of {address} is not signed by the authority in the operator file",
+                "Compare [coordinator] authority with the coordinator's.",
+            )
+        if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return TransportError(
+                "coordinator-unreachable",
+                f"no coordinator answers at {address}, or it refuses this certificate",
+                "Check the address, and that larrey serve runs there.",
+            )
+        return TransportError("coordinator-failed", f"the coordinator answered {status.name}")
+
+
+def _refusal(details: str) -> LarreyError:
+    try:
+        text = json.loads(details)
+        return Refusal(str(text["code"]), str(text["message"]), str(text["next_step"]))
+    except (ValueError, KeyError, TypeError):
+        return TransportError("coordinator-failed", "the coordinator answered out of protocol")
