@@ -1,23 +1,43 @@
-"""Conducts one study: a thread, an inbox, and the rules of `larrey_server.rounds`."""
+"""Conducts one study: a thread, an inbox and the clock; `larrey_server.study_run` does the rest.
+
+Whatever happens outside is put into the inbox with the time at which it happened and handled in
+that order. A failure that the rules do not know (a full disk, a broken checkpoint) stalls the study
+and says so; nothing was announced that the journal does not hold, so a restart goes on from there.
+"""
 
 from __future__ import annotations
 
+import logging
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Signed
 from larrey_protocol.study import Study
 from larrey_server.aggregator import Aggregator
 from larrey_server.journal import Journal
-from larrey_server.rounds import Courier, TaskKey
+from larrey_server.round_values import (
+    Courier,
+    Launched,
+    Resumed,
+    SiteDown,
+    SiteUp,
+    TaskKey,
+    Ticked,
+)
 from larrey_server.spool import Spool
+from larrey_server.study_run import Arrived, Message, StudyRun, Surroundings
 
 __all__ = ["Conductor"]
 
+logger = logging.getLogger(__name__)
+
 
 class Conductor:
-    """One study's loop; all methods are thread-safe and never block, but `join`."""
+    """One study's loop; all methods are thread-safe and none blocks but `join` and `stop`."""
 
     def __init__(  # noqa: PLR0913 - the study's whole surroundings, named
         self,
@@ -31,32 +51,104 @@ class Conductor:
         publish: Callable[[dict[str, Any]], None],  # Any: JSON
         signer: SigningKey,
     ) -> None:
-        raise NotImplementedError
+        self._study = study
+        self._clock = clock
+        self._publish = publish
+        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._stalled = ""
+        around = Surroundings(
+            journal=journal,
+            spool=spool,
+            aggregator=aggregator,
+            courier=courier,
+            publish=publish,
+            signer=signer,
+            studies=spool.folder.parent / "studies",
+            clock=clock,
+        )
+        self._run = StudyRun(study, around, self._inbox.put)
+        self._thread = threading.Thread(target=self._loop, name=f"study-{study.name}", daemon=True)
+        self._begun = threading.Lock()
+        if self._run.state.status == "ended":
+            self._ended.set()
 
     def launch(self, sites: Sequence[str]) -> None:
-        """Start round 1 with the sites that approved."""
+        """Start round 1 with the sites that approved; a launched study is not launched again."""
+        self._inbox.put(Launched(self._clock(), tuple(sites)))
+        self._begin()
 
     def resume(self) -> None:
         """Go on from the journal after a restart; sites are reported by `site_up` as they come."""
+        self._inbox.put(Resumed(self._clock()))
+        self._begin()
 
     def reply(
         self, site: str, task_key: TaskKey, *, update: str, receipt: Signed | None, code: str
     ) -> None:
-        """Take a site's answer: an update that lies in the spool, or a code."""
+        """Take a site's answer: an update that lies in the spool with its receipt, or a code.
+
+        The receipt's signature is the caller's to check.
+        """
+        self._inbox.put(Arrived(self._clock(), site, task_key, update, receipt, code))
 
     def site_up(self, site: str) -> None:
-        """Say that a site is connected."""
+        """Say that a site is connected; saying it again changes nothing."""
+        self._inbox.put(SiteUp(self._clock(), site))
 
     def site_down(self, site: str) -> None:
-        """Say that a site's connection ended."""
+        """Say that a site's connection ended; saying it again changes nothing."""
+        self._inbox.put(SiteDown(self._clock(), site))
+
+    def tick(self) -> None:
+        """Look at the clock now; needed only where the clock is not real time."""
+        self._inbox.put(Ticked(self._clock()))
 
     def status(self) -> dict[str, Any]:  # Any: JSON
-        """Return the facts that a person watches."""
-        raise NotImplementedError
+        """Return the facts that a person watches; ``stalled`` is a code when the loop gave up."""
+        return {**self._run.status(), "stalled": self._stalled}
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the study's end; False if it has not ended."""
-        raise NotImplementedError
+        return self._ended.wait(timeout_s)
 
     def stop(self) -> None:
         """End the loop without ending the study; it goes on from the journal."""
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _begin(self) -> None:
+        if self._begun.acquire(blocking=False):
+            self._thread.start()
+
+    def _loop(self) -> None:
+        """Handle messages until the study ends; the guard of this thread."""
+        try:
+            self._conduct()
+        except LarreyError as error:
+            self._stall(error.code)
+        except Exception:  # the loop's guard: log, stall, go on from the journal
+            logger.exception("stalled study=%s", self._study.name)
+            self._stall("internal-error")
+
+    def _conduct(self) -> None:
+        while self._run.state.status != "ended":
+            try:
+                message = self._inbox.get(timeout=self._patience())
+            except queue.Empty:
+                message = Ticked(self._clock())
+            if message is None:
+                return
+            self._run.handle(message)
+        self._ended.set()
+
+    def _patience(self) -> float | None:
+        """Return for how many seconds nothing is due."""
+        wake = self._run.wake()
+        return None if wake is None else max(0.0, wake - self._clock())
+
+    def _stall(self, code: str) -> None:
+        self._stalled = code
+        logger.error("stalled study=%s code=%s", self._study.name, code)
+        self._publish({"event": "study-stalled", "code": code, "status": self.status()})

@@ -49,6 +49,7 @@ __all__ = [
     "advance",
     "begin",
     "deadline",
+    "expects",
     "next_wake",
     "task_key",
 ]
@@ -127,6 +128,16 @@ def task_key(state: State) -> TaskKey:
     return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, state.model)
 
 
+def expects(state: State, site: str, key: TaskKey, code: str) -> bool:
+    """Return whether this answer is still owed; a refusal is to its own attempt only."""
+    if state.status != "open" or site not in state.pending:
+        return False
+    present = task_key(state)
+    if code:
+        return key == present
+    return key.attempt <= present.attempt and replace(key, attempt=present.attempt) == present
+
+
 def _launched(state: State, event: Launched) -> _Step:
     if state.status != "waiting":
         return state, ()
@@ -159,7 +170,7 @@ def _site_down(state: State, event: SiteDown) -> _Step:
 
 def _replied(state: State, event: Replied) -> _Step:
     reply = event.reply
-    if state.status != "open" or reply.site not in state.pending or not _fits(state, event):
+    if not expects(state, reply.site, event.key, reply.code):
         return state, ()
     stopped = state.stopped
     if reply.code in STANDING_REFUSALS:
@@ -167,15 +178,6 @@ def _replied(state: State, event: Replied) -> _Step:
     pending = tuple(site for site in state.pending if site != reply.site)
     replies = (*state.replies, reply)
     return _settle(replace(state, pending=pending, replies=replies, stopped=stopped), event.at)
-
-
-def _fits(state: State, event: Replied) -> bool:
-    """Return whether an answer is to the present request; a refusal is to its own attempt only."""
-    expected = task_key(state)
-    if event.reply.code:
-        return event.key == expected
-    earlier = event.key.attempt <= state.attempt
-    return earlier and replace(event.key, attempt=state.attempt) == expected
 
 
 def _settle(state: State, at: float) -> _Step:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,7 @@ class Spool:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._writers: dict[str, SpoolWriter] = {}
+        self._adopted: Counter[str] = Counter()
         self._sound: set[str] = set()  # blobs whose bytes this process has hashed or made
 
     @classmethod
@@ -161,16 +163,27 @@ class Spool:
     def adopt(self, path: Path, digest: str) -> None:
         """Offer a finished file under its digest: a link where the file system can, else a copy.
 
-        The caller has computed ``digest`` from the file's bytes.
+        The caller has computed ``digest`` from the file's bytes. The blob stays, whatever is
+        dropped, until it was released as often as adopted.
         """
         target = self.path(digest)
-        if not target.exists():
+        with self._lock:
+            self._adopted[digest] += 1
+            self._sound.add(digest)
+            if target.exists():
+                return
             try:
                 os.link(path, target)
             except OSError:
-                shutil.copyfile(path, _part(target))
-                _part(target).replace(target)
-        self._sound.add(digest)
+                copy = target.with_name(target.name + ".copy")
+                shutil.copyfile(path, copy)
+                copy.replace(target)
+
+    def release(self, digest: str) -> None:
+        """Undo one `adopt`; the last one drops the blob."""
+        with self._lock:
+            self._adopted[digest] -= 1
+        self.drop(digest)
 
     def open_read(self, digest: str) -> int:
         """Return a read-only descriptor; it stays valid when the blob is dropped meanwhile.
@@ -184,11 +197,15 @@ class Spool:
             raise Refusal("blob-missing", "no such blob is offered here") from error
 
     def drop(self, digest: str) -> None:
-        """Forget a blob and any part of it."""
+        """Forget a blob and any part of it, unless it is adopted."""
         path = self.path(digest)
-        self._sound.discard(digest)
-        path.unlink(missing_ok=True)
-        _part(path).unlink(missing_ok=True)
+        with self._lock:
+            if self._adopted[digest] > 0:
+                return
+            del self._adopted[digest]
+            self._sound.discard(digest)
+            path.unlink(missing_ok=True)
+            _part(path).unlink(missing_ok=True)
 
     def _finish(self, digest: str, writer: SpoolWriter) -> None:
         """Close an upload and, if it is whole, turn it into the blob."""

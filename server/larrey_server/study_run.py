@@ -1,0 +1,380 @@
+"""Carries out what the rules of rounds decide for one study: journal, worker, courier, checkpoints.
+
+Single-threaded: `handle` takes one message after the other (`larrey_server.conductor` feeds it
+from an inbox; tests feed it directly). A commit always comes before what it announces. The worker
+answers through ``post``, as a message like any other. What a kill interrupts is done again after
+the restart: sites answer from their store, aggregation is deterministic.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from larrey_protocol.audit import AuditRecord
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.norms import norm_bound
+from larrey_protocol.signed import Receipt, Signed, sign
+from larrey_protocol.study import Study
+from larrey_server.aggregator import Aggregator, Averaging, Outcome
+from larrey_server.certificate import make_certificate
+from larrey_server.checkpoints import Checkpoints
+from larrey_server.journal import ContributionRow, Journal, Transition
+from larrey_server.receipt_check import matching_receipt
+from larrey_server.round_values import (
+    Action,
+    Aggregate,
+    Aggregated,
+    Cancel,
+    Cell,
+    Commit,
+    Courier,
+    Event,
+    Launched,
+    Replied,
+    Reply,
+    Resumed,
+    Send,
+    State,
+    Task,
+    TaskKey,
+    Ticked,
+    plan_of,
+    restore,
+    snapshot,
+)
+from larrey_server.rounds import advance, begin, deadline, expects, next_wake, task_key
+from larrey_server.spool import Spool
+from larrey_server.watching import changes, describe
+
+__all__ = ["Arrived", "Averaged", "Checked", "Message", "StudyRun", "Surroundings"]
+
+_CODE = re.compile(r"[a-z][a-z0-9-]{2,47}")  # as `larrey_protocol.errors` has it
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Everything outside the rules that a study's run works with."""
+
+    journal: Journal
+    spool: Spool
+    aggregator: Aggregator
+    courier: Courier
+    publish: Callable[[dict[str, Any]], None]  # Any: JSON
+    signer: SigningKey
+    studies: Path  # folder of checkpoints
+    clock: Callable[[], float]  # monotonic seconds
+    wall: Callable[[], float] = time.time  # seconds since 1970, for the record only
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A site answered; nothing of it is checked yet but the receipt's signature."""
+
+    at: float
+    site: str
+    key: TaskKey
+    update: str
+    receipt: Signed | None
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The worker looked at an update."""
+
+    arrived: Arrived
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Averaged:
+    """The worker made, or could not make, the next model."""
+
+    outcome: Outcome
+
+
+Message: TypeAlias = Event | Arrived | Checked | Averaged
+
+
+class StudyRun:
+    """One study; `state` is what the journal holds plus the answers of the open attempt."""
+
+    def __init__(self, study: Study, around: Surroundings, post: Callable[[Message], None]) -> None:
+        self._study = study
+        self._around = around
+        self._post = post
+        self._checkpoints = Checkpoints(around.studies, study)
+        self._checking: dict[str, Arrived] = {}
+        self._receipts: dict[str, Receipt] = {}  # of the open attempt
+        self._signed: dict[str, bytes] = {}
+        self._uploads: set[str] = set()  # updates that counted in some attempt of the open round
+        self._sent: dict[str, Task] = {}
+        self._offered = ""  # digest of the model that sites may fetch
+        self._epsilon: dict[str, float] = {}
+        self.state = self._recall()
+
+    def handle(self, message: Message) -> None:
+        """Take one message; all consequences are carried out when it returns."""
+        match message:
+            case Arrived():
+                self._arrived(message)
+            case Checked():
+                self._checked(message)
+            case Averaged():
+                self._averaged(message.outcome)
+            case Launched():
+                self._launched(message)
+            case Resumed():
+                self._resumed(message)
+            case Ticked() if self._checking:
+                pass  # an answer that came in time is still being checked
+            case _:
+                self._feed(message)
+
+    def wake(self) -> float | None:
+        """Return when `Ticked` is due next, None while only messages matter."""
+        return None if self._checking else next_wake(self.state, self._around.clock())
+
+    def status(self) -> dict[str, Any]:  # Any: JSON
+        """Return the facts a person watches; safe to call from any thread."""
+        return describe(
+            self._study,
+            self.state,
+            at=self._around.clock(),
+            checking=tuple(self._checking),
+            epsilon=dict(self._epsilon),
+        )
+
+    def _recall(self) -> State:
+        """Return the journal's last state, or the one before launch."""
+        journal, plan = self._around.journal, plan_of(self._study)
+        kept = journal.snapshot(self._study.digest)
+        for row in journal.contributions(self._study.digest):
+            self._keep_epsilon(row.cell.site, row.cell.epsilon)
+        return restore(plan, kept) if kept else begin(plan, "")
+
+    def _keep_epsilon(self, site: str, epsilon: float) -> None:
+        if epsilon >= 0:
+            self._epsilon[site] = epsilon
+
+    def _launched(self, event: Launched) -> None:
+        if self.state.status == "waiting":
+            self.state = replace(self.state, model=self._checkpoints.begin())
+            self._feed(event)
+
+    def _resumed(self, event: Resumed) -> None:
+        """Go on where the journal ends, with a model that is still what it was."""
+        state = self.state
+        if state.status != "open":
+            return
+        if not self._checkpoints.holds(state.applied, state.model):
+            raise IntegrityError(
+                "checkpoint-broken",
+                f"the model after round {state.applied} is missing or is not the recorded one",
+                "Restore the studies folder from a backup, then start again.",
+            )
+        self._offer()
+        self._feed(event)
+
+    def _arrived(self, answer: Arrived) -> None:
+        """Judge an answer: its receipt here, its update in the worker."""
+        is_owed = expects(self.state, answer.site, answer.key, answer.code)
+        if not is_owed or answer.site in self._checking:
+            self._ignore(answer)
+            return
+        if answer.code:
+            self._take(answer, answer.code if _CODE.fullmatch(answer.code) else "malformed-code")
+            return
+        nbytes = self._checkpoints.layout.nbytes
+        try:
+            self._receipts[answer.site] = matching_receipt(
+                answer.receipt, answer.key, site=answer.site, update=answer.update, nbytes=nbytes
+            )
+        except IntegrityError as error:
+            self._take(answer, error.code)
+            return
+        if not self._around.spool.complete(answer.update):
+            self._take(answer, "update-missing")
+            return
+        self._checking[answer.site] = answer
+        self._around.aggregator.check(
+            self._around.spool.path(answer.update),
+            self._checkpoints.layout,
+            norm_bound(self._study, answer.site),
+            lambda outcome: self._post(Checked(answer, outcome)),
+        )
+
+    def _checked(self, message: Checked) -> None:
+        answer, code = message.arrived, message.outcome.code
+        self._checking.pop(answer.site, None)
+        if code != "aggregator-stopped":  # the coordinator ends; the answer comes again
+            self._take(answer, code)
+
+    def _take(self, answer: Arrived, code: str) -> None:
+        """Hand a judged answer to the rules; one with a code does not count."""
+        phase, receipt = answer.key.phase, self._receipts.get(answer.site)
+        reply = Reply(answer.site, phase, code=code)
+        if not code and receipt is not None:
+            self._keep_epsilon(answer.site, receipt.epsilon)
+            self._uploads.add(answer.update)
+            self._signed[answer.site] = answer.receipt.to_bytes() if answer.receipt else b""
+            nbytes = receipt.update_bytes
+            reply = Reply(answer.site, phase, answer.update, "", receipt.epsilon, nbytes)
+        elif answer.update:
+            self._drop(answer.update)
+        key = answer.key if answer.code else replace(answer.key, attempt=self.state.attempt)
+        if code:
+            logger.warning("refused study=%s site=%s code=%s", self._name, answer.site, code)
+        self._feed(Replied(answer.at, key, reply))
+
+    def _ignore(self, answer: Arrived) -> None:
+        """Drop an answer that nobody waits for: too late, or a repetition."""
+        logger.info("ignored study=%s site=%s round=%s", self._name, answer.site, answer.key.round)
+        self._drop(answer.update)
+        fact = {"event": "answer-ignored", "site": answer.site, "round": answer.key.round}
+        self._publish([fact])
+
+    def _drop(self, update: str) -> None:
+        """Forget an update unless an answer that counts, or may yet count, names it."""
+        needed = self._uploads | {answer.update for answer in self._checking.values()}
+        if update and update not in needed:
+            self._around.spool.drop(update)
+
+    def _averaged(self, outcome: Outcome) -> None:
+        if outcome.code != "aggregator-stopped":
+            self._feed(Aggregated(self._around.clock(), outcome.digest, outcome.code))
+
+    def _feed(self, event: Event) -> None:
+        """Let the rules decide, carry out what they say, then tell those who watch."""
+        before = self.state
+        self.state, actions = advance(before, event)
+        cells = tuple(cell for a in actions if isinstance(a, Commit) for cell in a.cells)
+        for action in actions:
+            self._carry_out(action, before)
+        self._publish(changes(before, self.state, cells))
+
+    def _carry_out(self, action: Action, before: State) -> None:
+        match action:
+            case Commit():
+                self._commit(action.cells, before)
+            case Send():
+                task = self._sent[action.site] = self._task()
+                self._around.courier.send(action.site, task)
+            case Cancel():
+                task_or_none = self._sent.pop(action.site, None)
+                if task_or_none is not None:
+                    self._around.courier.cancel(action.site, task_or_none)
+            case Aggregate():
+                self._around.aggregator.aggregate(
+                    self._averaging(action), lambda outcome: self._post(Averaged(outcome))
+                )
+
+    def _task(self) -> Task:
+        key, layout = task_key(self.state), self._checkpoints.layout
+        left = max(0.0, deadline(self.state) - self._around.clock())
+        head = self._around.journal.head()
+        return Task(
+            key.study, key.round, key.phase, key.attempt, key.model, layout.nbytes, left, head
+        )
+
+    def _averaging(self, action: Aggregate) -> Averaging:
+        training, round_ = self._study.file.training, self.state.round
+        weights = dict(zip(self._study.file.site_names, self._study.weights, strict=True))
+        path = self._around.spool.path
+        return Averaging(
+            layout=self._checkpoints.layout,
+            updates=tuple((path(update), weights[site]) for site, update in action.updates),
+            model=self._checkpoints.model(round_ - 1),
+            new_model=self._checkpoints.model(round_),
+            strategy=training.strategy,
+            parameters=training.parameters,
+            state=self._checkpoints.state(round_ - 1) if round_ > 1 else None,
+            new_state=self._checkpoints.state(round_),
+        )
+
+    def _commit(self, cells: tuple[Cell, ...], before: State) -> None:
+        """Make the step durable; what the step no longer needs is forgotten afterwards."""
+        rows = tuple(ContributionRow(cell, self._receipt_of(cell)) for cell in cells)
+        self._around.journal.commit(self._transition(rows, before))
+        if cells:
+            self._receipts.clear()
+            self._signed.clear()
+        if self.state.round != before.round or self.state.status == "ended":
+            for update in self._uploads:
+                self._around.spool.drop(update)
+            self._uploads.clear()
+            self._checkpoints.forget_state(self.state.applied - 1)
+        self._offer()
+
+    def _receipt_of(self, cell: Cell) -> bytes | None:
+        return self._signed.get(cell.site) if cell.update else None
+
+    def _transition(self, rows: tuple[ContributionRow, ...], before: State) -> Transition:
+        state = self.state
+        action, subject = _verb(before, state), state.model
+        record = AuditRecord(
+            0,
+            self._around.wall(),
+            "coordinator",
+            action,
+            state.plan.study,
+            state.round,
+            subject,
+            state.reason,
+        )
+        ended = state.status == "ended"
+        certify = (lambda head: self._certificate(head, rows)) if ended else None
+        return Transition(state.plan.study, snapshot(state), record, rows, certify)
+
+    def _certificate(self, head: str, rows: tuple[ContributionRow, ...]) -> bytes:
+        """Return the signed certificate; ``rows`` are in the same commit."""
+        digest, journal = self._study.digest, self._around.journal
+        answers = journal.answers(digest)
+        certificate = make_certificate(
+            self._study,
+            self.state,
+            [row.cell for row in (*journal.contributions(digest), *rows)],
+            declined={a.site: a.code for a in answers if a.decision == "refused"},
+            audit_head=head,
+            ended_at=self._around.wall(),
+        )
+        return sign(certificate, self._around.signer).to_bytes()
+
+    def _offer(self) -> None:
+        """Let sites fetch the newest model, and no older one."""
+        model, spool = self.state.model, self._around.spool
+        if model == self._offered:
+            return
+        self._checkpoints.offer(spool, self.state.applied, model)
+        if self._offered:
+            spool.release(self._offered)
+        self._offered = model
+
+    def _publish(self, facts: list[dict[str, Any]]) -> None:  # Any: JSON
+        common = {"at": self._around.wall(), "study": self._study.digest, "name": self._name}
+        for fact in facts:
+            self._around.publish({**fact, **common, "status": self.status()})
+
+    @property
+    def _name(self) -> str:
+        return self._study.name
+
+
+def _verb(before: State, after: State) -> str:
+    """Return the audit trail's word for a step."""
+    if after.status == "ended":
+        return "study-ended"
+    if before.status == "waiting":
+        return "study-launched"
+    if after.applied > before.applied:
+        return "round-applied"
+    return "round-repeated" if after.attempt != before.attempt else "phase-closed"
