@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larrey_lab.heart import HOSPITALS, heart_path, read_heart
+from larrey_lab.heart import HOSPITALS, heart_path
 from larrey_lab.tables import split_patients, split_rows, write_csv
-
-
-@pytest.fixture(scope="module")
-def heart():
-    return read_heart()
 
 
 def test_four_hospitals_hold_their_published_numbers_of_patients(heart):
