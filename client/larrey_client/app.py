@@ -34,7 +34,7 @@ from larrey_protocol.study import DpSgd, Study
 from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.registry import make_strategy
 
-__all__ = ["app", "local_update", "make_app"]
+__all__ = ["app", "local_update", "make_app", "prepare_study"]
 
 _LOSS = "logistic"  # of every model in the registry: one logit, a binary label
 
@@ -73,6 +73,15 @@ def make_app(data: str = "") -> ClientApp:
         return Message(reply, reply_to=message)
 
     return client
+
+
+def prepare_study(text: str, device: str) -> None:
+    """Build and admit a study's network ahead of its first round.
+
+    Raises:
+        Refusal: as the first round would.
+    """
+    _workplace(text, device)
 
 
 def local_update(

@@ -6,13 +6,13 @@ standard app answers with new weights, and the update is taken here. Nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,14 @@ class Assignment:
             arrays = _arrays_of(app(_message(content, round_number), self._context()))
             start = None if self.app == OWN_APP else flat
             return _update_file(self.layout, arrays, start)
+
+    def warm(self) -> None:
+        """Do ahead, where the app is ours, what does not depend on the model that will arrive."""
+        if self.app == OWN_APP:
+            from larrey_client.app import prepare_study
+
+            with contextlib.suppress(LarreyError):  # the first round will say so
+                prepare_study(self.text, self.device)
 
     def _config(self, round_number: int, phase: str) -> ConfigRecord:
         return ConfigRecord(
@@ -168,7 +176,7 @@ def _arrays_of(reply: Message) -> ArrayRecord:
     return records[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _mapped(model: int, layout: TensorLayout) -> Iterator[NDArray[np.float32]]:
     """Give the values of a model file, read in place.
 

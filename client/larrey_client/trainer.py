@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from larrey_client.confine import confine
@@ -51,9 +52,9 @@ class _Server:
         self._assignment: Assignment | None = None
         import larrey_client.assignment  # noqa: F401  before any thread imports what it shares
 
-        self._warming = threading.Thread(target=_import_app, daemon=True)
+        self._warming: threading.Thread | None = None
         if is_warm:
-            self._warming.start()
+            self._warm_up(_import_app)
 
     def serve(self, agent: socket.socket) -> int:
         while True:
@@ -87,12 +88,25 @@ class _Server:
 
         self._assignment = None
         self._assignment = assign(files[0], frame, device=self._device)
+        self._warm_up(self._assignment.warm)
         return {"units": self._assignment.units}
+
+    def _warm_up(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the background, after what was begun before it."""
+        before = self._warming
+
+        def run() -> None:
+            if before is not None:
+                before.join()
+            work()
+
+        self._warming = threading.Thread(target=run, name="warm-up", daemon=True)
+        self._warming.start()
 
     def _train(self, frame: dict[str, Any], files: list[int]) -> int:
         if self._assignment is None or frame.get("site") != self._assignment.site:
             raise LarreyError("study-not-loaded", "the trainer holds no such study")
-        if self._warming.is_alive():
+        if self._warming is not None:
             self._warming.join()
         return self._assignment.train(files[0], round_number=frame["round"], phase=frame["phase"])
 
