@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from contextlib import suppress
 
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
@@ -33,9 +34,9 @@ class Agent:
 
     def __init__(self, node: Node) -> None:
         self.desk = Desk(node)
-        self._node = node
+        self.node = node
         self._worker = Worker(node)
-        self._requests: queue.Queue[tuple[Incoming, float]] = queue.Queue(_WAITING_REQUESTS)
+        self._requests: queue.Queue[tuple[Incoming, float] | None] = queue.Queue(_WAITING_REQUESTS)
         self._seen = 0  # revision of the coordinator's list of studies
         self._heard_at = float("-inf")
         self._trouble = ""  # code of the last connection error, so that it is logged once
@@ -47,7 +48,7 @@ class Agent:
     @property
     def is_connected(self) -> bool:
         """Return whether the coordinator answered lately."""
-        return not self._trouble and self._node.monotonic() - self._heard_at < _READY_S
+        return not self._trouble and self.node.monotonic() - self._heard_at < _READY_S
 
     @property
     def trouble(self) -> str:
@@ -61,30 +62,32 @@ class Agent:
 
     def stop(self) -> None:
         """End within two seconds, whatever is going on; what was reserved stays reserved."""
-        node = self._node
+        node = self.node
         node.stopping.set()
         node.exchange.close()
         node.trainer.stop()
         node.epsilons.stop()
+        with suppress(queue.Full):  # then it does not sleep
+            self._requests.put_nowait(None)
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(_JOIN_S)
 
     def _ask_forever(self) -> None:
         waits = delays()
-        while not self._node.stopping.is_set():
+        while not self.node.stopping.is_set():
             try:
                 self._ask()
                 waits = delays()
             except TransportError as error:
                 self._lost(error)
-                self._node.stopping.wait(next(waits) if is_passing(error) else 5.0)
+                self.node.stopping.wait(next(waits) if is_passing(error) else 5.0)
             except Exception:
                 logger.exception("the node could not deal with the coordinator's answer")
-                self._node.stopping.wait(next(waits))
+                self.node.stopping.wait(next(waits))
 
     def _ask(self) -> None:
-        reply = self._node.exchange.take(node_version(), self._seen)
+        reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
         self._pass_on(reply)
         if reply.studies_revision != self._seen:
@@ -98,20 +101,18 @@ class Agent:
         except TransportError as error:
             logger.warning("a message was dropped: %s", error)
             return
-        while incoming is not None and not self._node.stopping.is_set():
+        while incoming is not None and not self.node.stopping.is_set():
             try:
-                self._requests.put((incoming, self._node.monotonic()), timeout=0.5)
+                self._requests.put((incoming, self.node.monotonic()), timeout=0.5)
             except queue.Full:
                 continue
             return
 
     def _work_forever(self) -> None:
-        while not self._node.stopping.is_set():
-            try:
-                incoming, arrived = self._requests.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            self._work(incoming, arrived)
+        while not self.node.stopping.is_set():
+            request = self._requests.get()
+            if request is not None:
+                self._work(*request)
 
     def _work(self, incoming: Incoming, arrived: float) -> None:
         """Answer one request; whatever it does to us, the next one is answered too."""
@@ -130,7 +131,7 @@ class Agent:
             logger.warning("a failure was not reported: %s", error)
 
     def _heard(self) -> None:
-        node = self._node
+        node = self.node
         if self._trouble or self._heard_at == float("-inf"):
             logger.info("connected coordinator=%s", node.settings.coordinator.address)
         self._trouble, self._heard_at = "", node.monotonic()
@@ -138,10 +139,10 @@ class Agent:
         node.metrics.last_contact.set(node.now())
 
     def _lost(self, error: TransportError) -> None:
-        if self._node.stopping.is_set():
+        if self.node.stopping.is_set():
             return
-        self._node.metrics.connected.set(0)
-        self._node.metrics.connection_errors.labels(error.code).inc()
+        self.node.metrics.connected.set(0)
+        self.node.metrics.connection_errors.labels(error.code).inc()
         if error.code != self._trouble:
-            logger.warning("coordinator=%s %s", self._node.settings.coordinator.address, error)
+            logger.warning("coordinator=%s %s", self.node.settings.coordinator.address, error)
         self._trouble = error.code

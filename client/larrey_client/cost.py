@@ -28,7 +28,6 @@ __all__ = ["EpsilonTable", "app_digest", "round_mechanism", "study_facts", "tota
 logger = logging.getLogger(__name__)
 
 _AHEAD = 16  # rounds computed in advance; half a second each at worst
-_LEAST_DIMENSION = 1_000_000  # the accountant's default; smaller models share cached figures
 
 
 def round_mechanism(study: Study) -> Spend:
@@ -40,7 +39,7 @@ def round_mechanism(study: Study) -> Spend:
         privacy.noise_multiplier,
         privacy.sampling_rate,
         study.file.training.local_steps,
-        max(model_layout(study).size, _LEAST_DIMENSION),
+        model_layout(study).size,
     )
 
 

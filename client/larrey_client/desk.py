@@ -8,6 +8,7 @@ again when the coordinator answers next.
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 
 from larrey_client.cost import round_mechanism, study_facts, total_mechanism
@@ -36,6 +37,7 @@ class Desk:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._sending = threading.Lock()
         self._rejected: set[str] = set()  # digests of documents that did not verify
 
     def sync(self) -> int:
@@ -59,14 +61,15 @@ class Desk:
             TransportError: the coordinator cannot be reached.
         """
         node = self._node
-        with node.store.reading() as records:
-            waiting = records.undelivered()
-        for decision in waiting:
-            reply = node.exchange.answer(decision.signed)
-            with node.store.transaction():
-                node.store.add_delivery(decision.study, reply.code)
-            if not reply.recorded:
-                logger.warning("study=%s answer not taken code=%s", decision.study, reply.code)
+        with self._sending:
+            with node.store.reading() as records:
+                waiting = records.undelivered()
+            for decision in waiting:
+                reply = node.exchange.answer(decision.signed)
+                with node.store.transaction():
+                    node.store.add_delivery(decision.study, reply.code)
+                if not reply.recorded:
+                    logger.warning("study=%s answer not taken code=%s", decision.study, reply.code)
 
     def approve(self, reference: str, dataset: str | None, actor: str) -> Decision:
         """Approve a study for a dataset and hold its budget.

@@ -59,7 +59,7 @@ __all__ = [
     "decide_task",
 ]
 
-_CLAIM_SLACK = 1e-3  # a claim is written with a few digits
+_CLAIM_SLACK = 1e-6  # rounding of a decimal number and of other versions of the accountant
 _CaseT = TypeVar("_CaseT")
 
 

@@ -1,0 +1,382 @@
+"""A node does one round with a coordinator that the test plays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from larrey_client.agent import Agent
+from larrey_client.run import open_node
+from larrey_client.settings import SiteSettings
+from larrey_privacy.ledger import Hold
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.errors import DataError, LarreyError
+from larrey_protocol.models import model_layout
+from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, open_signed, sign
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
+from tests.client.node.conftest import Pki
+from tests.client.node.peer import Given, Peer, wait_until, wrap
+from tests.client.node.trainers import SmallTrainer
+from tests.protocol.samples import study as make_study
+
+Approve = Callable[[Agent, Study], Study]
+STUDY = make_study()
+
+
+def held(agent: Agent) -> Hold:
+    with agent.node.store.reading():
+        hold = agent.node.store.ledger.held("heart", STUDY.digest)
+    assert hold is not None
+    return hold
+
+
+def receipt_of(given: Given, pki: Pki) -> Receipt:
+    return open_signed(Signed.from_bytes(given.receipt), Receipt, pki.signing.public)
+
+
+def audit_of(agent: Agent) -> list[tuple[str, str]]:
+    with agent.node.store.reading() as records:
+        return [(record.action, record.code) for record in records.audit()]
+
+
+def test_a_round_reserves_trains_signs_and_hands_over(
+    agent: Agent, peer: Peer, approve: Approve, pki: Pki
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    given = peer.request(task)
+    assert given.fields["code"] == ""
+    assert digest_bytes(peer.uploads[given.fields["update"]]) == given.fields["update"]
+    receipt = receipt_of(given, pki)
+    assert (receipt.round, receipt.model_in, receipt.update) == (
+        1,
+        task.model,
+        given.fields["update"],
+    )
+    assert receipt.peer_head == task.peer_head
+    assert 0 < receipt.epsilon < 3.0
+    assert held(agent).rounds_used == 1
+    assert [action for action, _ in audit_of(agent)] == [
+        "study-proposed",
+        "study-approved",
+        "round-reserved",
+        "update-released",
+    ]
+
+
+def test_the_reply_answers_the_flower_message_it_got(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    given = peer.request(peer.first_task(approve(agent, STUDY)))
+    assert given.message.metadata.reply_to_message_id != ""
+    assert (given.message.metadata.src_node_id, given.message.metadata.dst_node_id) == (77, 1)
+
+
+def test_epsilon_in_receipts_grows_with_the_rounds_reserved(
+    agent: Agent, peer: Peer, approve: Approve, pki: Pki
+) -> None:
+    approve(agent, STUDY)
+    spent = [
+        receipt_of(peer.request(peer.first_task(STUDY, number)), pki).epsilon for number in (1, 2)
+    ]
+    assert 0 < spent[0] < spent[1]
+
+
+def test_a_repeated_request_gets_identical_bytes_and_no_ledger_entry(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    first = peer.request(task)
+    head = agent.node.store.ledger_head
+    second = peer.request(task, attempt=2)
+    assert (second.receipt, second.fields["update"]) == (first.receipt, first.fields["update"])
+    assert second.fields["attempt"] == 2
+    assert agent.node.store.ledger_head == head
+    assert len(trainer.trained) == 1
+
+
+def test_a_repeated_request_is_answered_after_a_restart(
+    start: Callable[[], Agent], peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(start(), STUDY))
+    first = peer.request(task)
+    peer.uploads.clear()
+    start()
+    second = peer.request(task)
+    assert second.receipt == first.receipt
+    assert first.fields["update"] in peer.uploads
+    assert len(trainer.trained) == 1
+
+
+def test_a_later_round_settles_the_one_before_and_drops_its_blob(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    approve(agent, STUDY)
+    first = peer.first_task(STUDY, 1)
+    peer.request(first)
+    peer.request(peer.first_task(STUDY, 2))
+    assert [r.is_settled for r in held(agent).reservations] == [True, False]
+    assert len(list(agent.node.store.spool.iterdir())) == 1
+    assert peer.request(first).fields["code"] == "answer-expired"
+
+
+def test_a_round_makes_two_durable_commits(agent: Agent, peer: Peer, approve: Approve) -> None:
+    approve(agent, STUDY)
+    statements: list[str] = []
+    connection = agent.node.store.records.connection
+    connection.set_trace_callback(statements.append)
+    peer.request(peer.first_task(STUDY, 1))
+    peer.request(peer.first_task(STUDY, 2))
+    connection.set_trace_callback(None)
+    assert statements.count("COMMIT") == 4
+
+
+def test_a_study_nobody_approved_is_not_trained(agent: Agent, peer: Peer, pki: Pki) -> None:
+    peer.propose(sign(Proposal(study=STUDY, proposed_at=1.0), pki.consortium).to_bytes())
+    given = peer.request(peer.first_task(STUDY))
+    assert (given.fields["code"], given.fields["update"]) == ("study-not-approved", "")
+    assert given.receipt == b""
+    assert ("request-refused", "study-not-approved") in audit_of(agent)
+
+
+def test_altered_model_bytes_are_refused_and_nothing_is_spent(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    data = bytearray(peer.blobs[task.model])
+    data[-1] ^= 1
+    peer.blobs[task.model] = bytes(data)
+    assert peer.request(task).fields["code"] == "model-altered"
+    assert held(agent).rounds_used == 0
+
+
+@pytest.mark.parametrize("extra", [b"", b"x" * 100])
+def test_a_model_that_is_not_the_study_s_is_refused(
+    agent: Agent, peer: Peer, approve: Approve, extra: bytes
+) -> None:
+    layout = model_layout(approve(agent, STUDY))
+    bad = pack(layout, np.full(layout.size, np.nan, np.float32)) + extra
+    task = replace(peer.first_task(STUDY), model=digest_bytes(bad))
+    peer.blobs[task.model] = bad
+    expected = "model-altered" if extra else "model-not-finite"
+    assert peer.request(task).fields["code"] == expected
+    assert held(agent).rounds_used == 0
+
+
+def test_cut_transfers_resume_where_they_were_cut(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    peer.cuts = 2
+    given = peer.request(task)
+    assert given.fields["code"] == ""
+    assert peer.fetch_offsets[0] == 0
+    assert 0 < peer.fetch_offsets[1] <= peer.fetch_offsets[2] < task.model_bytes
+
+
+def test_a_cut_upload_resumes_where_it_was_cut(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.release.clear()
+    peer.push(wrap(_fields(task)))
+    trainer.entered.wait(5)
+    peer.cuts = 1
+    trainer.release.set()
+    wait_until(lambda: bool(peer.given))
+    assert peer.store_offsets[0] == 0
+    assert peer.store_offsets[1] == task.model_bytes // 2
+
+
+def test_a_failure_of_the_trainer_is_sent_as_a_code_and_the_node_goes_on(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.fail = LarreyError("trainer-crashed", "patient Ann has value 3")
+    given = peer.request(task)
+    assert given.fields["code"] == "trainer-crashed"
+    assert "Ann" not in str(given.fields)
+    trainer.fail = None
+    assert peer.request(task).fields["code"] == ""
+    assert held(agent).rounds_used == 2  # a spare round paid for the crash
+
+
+def test_an_unforeseen_error_is_one_code_and_the_node_goes_on(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+
+    def explode(_: Study) -> bytes:
+        raise ZeroDivisionError("private text")
+
+    trainer.make = explode
+    assert peer.request(task).fields["code"] == "node-failed"
+    trainer.make = None
+    assert peer.request(task).fields["code"] == ""
+
+
+def test_what_is_wrong_with_the_data_stays_at_the_site(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.load_fail = DataError("value-outside-range", "row 3: age 999")
+    assert peer.request(task).fields["code"] == "data-not-ready"
+    assert held(agent).rounds_used == 0
+
+
+def test_an_update_over_its_norm_bound_does_not_leave(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    layout = model_layout(STUDY)
+    trainer.make = lambda _: pack(layout, np.full(layout.size, 1e6, np.float32))
+    assert peer.request(task).fields["code"] == "update-over-norm"
+    assert not peer.uploads
+
+
+def test_an_update_that_could_still_change_does_not_leave(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    trainer.is_sealed = False
+    task = peer.first_task(approve(agent, STUDY))
+    assert peer.request(task).fields["code"] == "update-malformed"
+
+
+def test_a_request_that_cannot_be_read_gets_a_code(agent: Agent, peer: Peer) -> None:
+    peer.push(wrap({"study": "x"}))
+    wait_until(lambda: bool(peer.given))
+    assert peer.given[0].fields == {"update": "", "code": "request-malformed"}
+
+
+def test_a_stop_between_reserve_and_commit_keeps_the_reservation(
+    start: Callable[[], Agent], peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    agent = start()
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.release.clear()
+    trainer.fail = LarreyError("trainer-crashed", "killed")
+    peer.push(wrap(_fields(task)))
+    assert trainer.entered.wait(5)
+    again = start()  # stops the first one, as a kill would
+    assert not peer.given
+    assert [r.output_digest for r in held(again).reservations] == [""]
+    trainer.fail = None
+    assert peer.request(task).fields["code"] == ""
+    assert held(again).rounds_used == 2
+
+
+def test_a_proposal_the_consortium_did_not_sign_is_not_kept(agent: Agent, peer: Peer) -> None:
+    from larrey_protocol.keys import SigningKey
+
+    forged = sign(Proposal(study=STUDY, proposed_at=1.0), SigningKey.generate())
+    peer.propose(forged.to_bytes())
+    wait_until(lambda: ("proposal-rejected", "wrong-signer") in audit_of(agent))
+    with agent.node.store.reading() as records:
+        assert records.known() == []
+
+
+def test_a_tampered_proposal_is_not_kept(agent: Agent, peer: Peer, pki: Pki) -> None:
+    signed = sign(Proposal(study=STUDY, proposed_at=1.0), pki.consortium)
+    softer = signed.document.replace('"noise_multiplier":4.0', '"noise_multiplier":2.0')
+    assert softer != signed.document
+    peer.propose(signed.model_copy(update={"document": softer}).to_bytes())
+    wait_until(lambda: ("proposal-rejected", "bad-signature") in audit_of(agent))
+
+
+def test_policy_refuses_on_arrival_with_a_signed_answer(agent: Agent, peer: Peer, pki: Pki) -> None:
+    weak = make_study(privacy__noise_multiplier=0.9)
+    peer.propose(sign(Proposal(study=weak, proposed_at=1.0), pki.consortium).to_bytes())
+    wait_until(lambda: bool(peer.answers))
+    answer = open_signed(Signed.from_bytes(peer.answers[0]), Answer, pki.signing.public)
+    assert (answer.decision, answer.code) == ("refused", "noise-below-minimum")
+    assert agent.node.store.ledger_head.startswith("0:")
+
+
+def test_an_approval_is_signed_sent_and_final(
+    agent: Agent, peer: Peer, approve: Approve, pki: Pki
+) -> None:
+    approve(agent, STUDY)
+    answer = open_signed(Signed.from_bytes(peer.answers[-1]), Answer, pki.signing.public)
+    assert (answer.study, answer.decision) == (STUDY.digest, "approved")
+    with pytest.raises(LarreyError, match="already-decided"):
+        agent.desk.refuse("tiny", "somebody")
+
+
+def test_a_budget_that_does_not_hold_all_rounds_is_refused_at_approval(
+    settings: SiteSettings, approve: Approve, trainer: SmallTrainer
+) -> None:
+    dataset = settings.datasets[0].model_copy(update={"epsilon": 0.5})
+    poor = settings.model_copy(update={"datasets": (dataset,)})
+    with open_node(poor, lambda _: trainer, threading.Event()) as agent:
+        with pytest.raises(LarreyError, match="budget-exhausted"):
+            approve(agent, STUDY)
+        assert agent.node.store.ledger_head.startswith("0:")
+
+
+def test_too_few_patients_are_refused_at_approval(
+    agent: Agent, approve: Approve, trainer: SmallTrainer
+) -> None:
+    trainer.units = 19
+    with pytest.raises(LarreyError, match="units-below-minimum"):
+        approve(agent, STUDY)
+
+
+def test_an_ended_study_gives_its_spare_rounds_back(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    peer.request(peer.first_task(approve(agent, STUDY)))
+    peer.end(STUDY.digest)
+    wait_until(lambda: held(agent).is_closed)
+    assert held(agent).bound_units == held(agent).used_units
+    assert peer.request(peer.first_task(STUDY, 2)).fields["code"] == "study-closed"
+
+
+def test_the_node_finds_a_coordinator_that_comes_back(
+    agent: Agent, peer: Peer, approve: Approve, pki: Pki
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    peer.stop()
+    wait_until(lambda: agent.trouble == "coordinator-unreachable")
+    assert not agent.is_connected
+    peer.start(pki.server, pki.authority.certificate)
+    assert peer.request(task).fields["code"] == ""
+    assert agent.is_connected
+
+
+def test_a_coordinator_under_a_foreign_authority_is_not_trusted(
+    settings: SiteSettings, start: Callable[[], Agent], pki: Pki
+) -> None:
+    import datetime as dt
+
+    from larrey_protocol.certificates import make_authority
+
+    foreign = make_authority("somebody else", now=dt.datetime.now(dt.UTC))
+    settings.coordinator.authority.write_bytes(foreign.certificate)
+    agent = start()
+    wait_until(lambda: agent.trouble == "coordinator-untrusted")
+
+
+def test_stopping_while_it_trains_takes_less_than_two_seconds(
+    start: Callable[[], Agent], peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    import time
+
+    agent = start()
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.release.clear()
+    peer.push(wrap(_fields(task)))
+    assert trainer.entered.wait(5)
+    began = time.monotonic()
+    agent.stop()
+    assert time.monotonic() - began < 2.0
+    assert not [t for t in threading.enumerate() if t.name in {"ask", "work"} and t.is_alive()]
+
+
+def _fields(task: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(task)  # type: ignore[call-overload]

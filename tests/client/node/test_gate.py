@@ -1,0 +1,192 @@
+"""The gate's rules, one by one and both ways."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from larrey_client import gate
+from larrey_client.gate import (
+    ALLOW,
+    Decision,
+    Refuse,
+    StudyCase,
+    StudyFacts,
+    TaskCase,
+    decide_study,
+    decide_task,
+)
+from larrey_client.settings import AppRule, Policy
+from larrey_client.task import Task
+from larrey_privacy.ledger import Entry, Hold, Kind, Reservation
+from larrey_privacy.mechanism import Mechanism
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.models import model_layout
+from tests.protocol.samples import study as make_study
+
+STUDY = make_study()
+DIGEST = digest_bytes(b"app")
+NO_DP = {"mechanism": "none"}
+
+
+def case(**changes: Any) -> StudyCase:
+    start = StudyCase("alpha", Policy(), STUDY, StudyFacts(2.9), ("heart",), "heart", 100, 4)
+    return replace(start, **changes)
+
+
+def code(decision: Decision) -> str:
+    return decision.code if isinstance(decision, Refuse) else ""
+
+
+def dp(**changes: Any) -> dict[str, Any]:
+    return {f"privacy__{key}": value for key, value in changes.items()}
+
+
+def app_study() -> Any:
+    return make_study(privacy=NO_DP, training__app="std")
+
+
+def apps(*, unaccounted: bool = True, digest: str = DIGEST) -> Policy:
+    rule = AppRule(name="std", module="a.b:c", digest=digest, unaccounted=unaccounted)
+    return Policy(apps=(rule,), allow_without_dp=("heart",))
+
+
+STUDY_RULES = [
+    ("site-not-invited", {"site": "gamma"}, {"site": "beta"}),
+    ("strategy-unknown", {"facts": StudyFacts(1, strategy_code="unknown-strategy")}, {}),
+    (
+        "mechanism-none",
+        {"study": make_study(privacy=NO_DP)},
+        {"study": make_study(privacy=NO_DP), "policy": Policy(allow_without_dp=("heart",))},
+    ),
+    (
+        "mechanism-none",  # allowed for another dataset only
+        {"study": make_study(privacy=NO_DP), "policy": Policy(allow_without_dp=("lung",))},
+        {
+            "study": make_study(privacy=NO_DP),
+            "policy": Policy(allow_without_dp=("lung",)),
+            "dataset": "",
+        },
+    ),
+    (
+        "app-not-listed",
+        {"study": app_study(), "policy": apps(unaccounted=False)},
+        {"study": app_study(), "policy": apps(), "facts": StudyFacts(-1, app_digest=DIGEST)},
+    ),
+    (
+        "app-digest-differs",
+        {"study": app_study(), "policy": apps(), "facts": StudyFacts(-1, app_digest="")},
+        {"study": app_study(), "policy": apps(), "facts": StudyFacts(-1, app_digest=DIGEST)},
+    ),
+    (
+        "noise-below-minimum",
+        {"study": make_study(**dp(noise_multiplier=0.49))},
+        {"study": make_study(**dp(noise_multiplier=0.5))},
+    ),
+    (
+        "delta-above-cap",
+        {"study": make_study(**dp(delta=1.01e-4))},
+        {"study": make_study(**dp(delta=1e-4))},
+    ),
+    (
+        "epsilon-above-cap",
+        {"study": make_study(**dp(epsilon=3.01))},
+        {"study": make_study(**dp(epsilon=3.0))},
+    ),
+    ("mechanism-unaccounted", {"facts": StudyFacts(-1, mechanism_code="no-accountant")}, {}),
+    ("epsilon-understated", {"facts": StudyFacts(3.00001)}, {"facts": StudyFacts(3.000001)}),
+    ("dataset-unknown", {"dataset": "lung"}, {"dataset": ""}),
+    ("units-below-minimum", {"units": 19}, {"units": 20}),
+    ("units-below-minimum", {"units": 1, "policy": Policy(min_units=1)}, {"units": None}),
+    ("budget-exhausted", {"rounds_free": 3}, {"rounds_free": None}),
+]
+
+
+@pytest.mark.parametrize(("expected", "bad", "good"), STUDY_RULES)
+def test_a_study_is_refused_by_one_rule_and_passes_beside_it(
+    expected: str, bad: dict[str, Any], good: dict[str, Any]
+) -> None:
+    assert code(decide_study(case(**bad))) == expected
+    assert decide_study(case(**good)) == ALLOW
+
+
+def hold(*rounds: int, spare: int = 1, total: int = 4, is_closed: bool = False) -> Hold:
+    entry = Entry(1, Kind.HOLD, "heart", {}, "", "", "")
+    done = tuple(Reservation(entry, number, f"in-{i}", 1) for i, number in enumerate(rounds))
+    return Hold(entry, Mechanism(4.0, 1.0, 1), total, spare, 1, is_closed, done)
+
+
+TASK = Task(
+    STUDY.digest, 2, "train", 1, digest_bytes(b"model"), model_layout(STUDY).nbytes, 30.0, ""
+)
+
+
+def task_case(**changes: Any) -> TaskCase:
+    task = replace(TASK, **changes.pop("task", {}))
+    start = TaskCase(task, 30.0, approval=case(rounds_free=None, units=None), hold=hold(1))
+    return replace(start, **changes)
+
+
+TASK_RULES = [
+    ("study-not-approved", {"approval": None}, {}),
+    ("digest-mismatch", {"approval": case(study=make_study(training__rounds=4))}, {}),
+    ("phase-unknown", {"task": {"phase": "unmask"}}, {}),
+    ("round-out-of-range", {"task": {"round": 5}}, {"task": {"round": 4}}),
+    ("round-out-of-range", {"task": {"round": 0}}, {"task": {"round": 1}}),
+    ("deadline-passed", {"seconds_left": 0.0}, {"seconds_left": 0.1}),
+    ("model-wrong-size", {"task": {"model_bytes": TASK.model_bytes + 1}}, {}),
+    (
+        "noise-below-minimum",
+        {"approval": case(policy=Policy(min_noise_multiplier=5.0))},
+        {"approval": case(policy=Policy(min_noise_multiplier=4.0))},
+    ),
+    ("dataset-unknown", {"approval": case(datasets=("lung",))}, {}),
+    ("not-held", {"hold": None}, {}),
+    ("study-closed", {"hold": hold(is_closed=True)}, {}),
+    ("study-closed", {"hold": hold(is_closed=True)}, {"hold": hold(is_closed=True), "is_answered": True}),
+    ("round-not-increasing", {"hold": hold(3)}, {"hold": hold(3), "is_answered": True}),
+    ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2)}),
+    ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2, 2), "is_answered": True}),
+    ("budget-exhausted", {"hold": hold(1, 1, 1, 1)}, {"hold": hold(1, 1, 1)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expected", "bad", "good"), TASK_RULES)
+def test_a_request_is_refused_by_one_rule_and_passes_beside_it(
+    expected: str, bad: dict[str, Any], good: dict[str, Any]
+) -> None:
+    assert code(decide_task(task_case(**bad))) == expected
+    assert decide_task(task_case(**good)) == ALLOW
+
+
+def test_the_docstring_lists_every_code_that_the_rules_can_give() -> None:
+    written = set(re.findall(r"^ +\d+  ([a-z-]+) ", gate.__doc__ or "", re.MULTILINE))
+    tested = {row[0] for row in STUDY_RULES + TASK_RULES}
+    assert written - {"every"} == tested
+
+
+@given(
+    sigma=st.floats(0.11, 20), minimum=st.floats(0, 20), epsilon=st.floats(0.01, 50),
+    cap=st.floats(0.01, 50),
+)  # fmt: skip
+def test_no_study_passes_that_breaks_the_written_policy(
+    sigma: float, minimum: float, epsilon: float, cap: float
+) -> None:
+    policy = Policy(min_noise_multiplier=minimum, max_epsilon_per_study=cap)
+    asked = make_study(**dp(noise_multiplier=sigma, epsilon=epsilon))
+    decision = decide_study(case(policy=policy, study=asked, facts=StudyFacts(epsilon)))
+    assert (decision == ALLOW) == (sigma >= minimum and epsilon <= cap)
+
+
+@given(rounds=st.lists(st.integers(1, 4), max_size=6), number=st.integers(-1, 6))
+def test_no_request_passes_that_the_ledger_would_refuse(rounds: list[int], number: int) -> None:
+    held = hold(*sorted(rounds))
+    decision = decide_task(task_case(task={"round": number}, hold=held))
+    is_next = not rounds or number >= max(rounds)
+    has_room = len(rounds) < 4 and rounds.count(number) <= 1
+    assert (decision == ALLOW) == (1 <= number <= 4 and is_next and has_room)

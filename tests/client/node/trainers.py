@@ -1,0 +1,61 @@
+"""Trainers in this process, with the interface of `larrey_client.trainer_link.TrainerLink`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from larrey_client.frames import memory_file, seal
+from larrey_client.trainer_link import TrainTask
+from larrey_protocol.errors import LarreyError
+from larrey_protocol.models import model_layout
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
+
+
+class SmallTrainer:
+    """Answers each request with another small update; tests replace single steps."""
+
+    def __init__(self) -> None:
+        self.units = 100
+        self.loads: list[tuple[str, Path]] = []
+        self.trained: list[TrainTask] = []
+        self.fail: LarreyError | None = None
+        self.load_fail: LarreyError | None = None
+        self.make: Callable[[Study], bytes] | None = None
+        self.is_sealed = True
+        self.entered, self.release = threading.Event(), threading.Event()
+        self.release.set()
+        self._study: Study | None = None
+
+    def load(
+        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
+    ) -> int:
+        self.loads.append((study.digest, data))
+        if self.load_fail:
+            raise self.load_fail
+        self._study = study
+        return self.units
+
+    def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
+        self.trained.append(task)
+        self.entered.set()
+        self.release.wait(10)
+        if self.fail:
+            raise self.fail
+        if self._study is None:
+            raise LarreyError("study-not-loaded", "nothing loaded")
+        data = self.make(self._study) if self.make else self._update(self._study)
+        file = memory_file("update", [data])
+        return seal(file) if self.is_sealed else file
+
+    def stop(self) -> None:
+        self.release.set()
+
+    def _update(self, study: Study) -> bytes:
+        layout = model_layout(study)
+        flat = np.full(layout.size, 0.001 * len(self.trained), np.float32)
+        return pack(layout, flat)
