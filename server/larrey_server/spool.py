@@ -30,7 +30,13 @@ class SpoolWriter:
     """One upload in progress; the bytes so far are durable against a cut connection."""
 
     def __init__(self, path: Path, total: int, offset: int) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        create = 0 if offset else os.O_CREAT
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise Refusal(
+                "upload-gap", f"the upload goes on at byte {offset}, 0 are here"
+            ) from None
         self._total = total
         self._lock = threading.Lock()
         self._hash = hashlib.sha256()
@@ -41,9 +47,13 @@ class SpoolWriter:
             os.close(self._descriptor)
             raise Refusal("upload-gap", f"the upload goes on at byte {offset}, {have} are here")
         os.ftruncate(self._descriptor, offset)
-        for block in _blocks(self._descriptor):
-            self._hash.update(block)
-        self.offset = offset
+
+    def catch_up(self) -> None:
+        """Hash the bytes that an earlier connection left."""
+        with self._lock:
+            for block in _blocks(self._descriptor):
+                self._hash.update(block)
+                self.offset += len(block)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes.
@@ -148,6 +158,7 @@ class Spool:
                 self._writers[digest].supersede()
             writer = self._writers[digest] = SpoolWriter(_part(path), total, offset)
         try:
+            writer.catch_up()
             yield writer
         finally:
             self._finish(digest, writer)

@@ -1,0 +1,306 @@
+"""A study's run from launch to certificate, with kills, lies and shuffled answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.models import model_layout
+from larrey_protocol.signed import Certificate, Signed, open_signed
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
+from larrey_server.aggregator import Aggregator
+from larrey_server.round_values import SiteDown, SiteUp
+from larrey_server.study_run import Arrived
+from tests.server.study_bench import SIGNER, SITES, Bench, honest_update, make_receipt, make_study
+
+
+@pytest.fixture(scope="module")
+def aggregator() -> Iterator[Aggregator]:
+    process = Aggregator.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, aggregator: Aggregator) -> Iterator[Bench]:
+    table = Bench(tmp_path / "undisturbed", make_study(), aggregator)
+    yield table
+    table.journal.close()
+
+
+def certificate(bench: Bench) -> Certificate:
+    data = bench.journal.certificate(bench.study.digest)
+    assert data is not None
+    return open_signed(Signed.from_bytes(data), Certificate, SIGNER.public)
+
+
+def oracle(study: Study) -> bytes:
+    """Return the final model of FedAdam in plain numpy, the whole vector at once."""
+    layout = model_layout(study)
+    params = np.zeros(layout.size, np.float32)
+    m, v = np.zeros_like(params), np.full_like(params, 1e-6)
+    for _ in range(study.file.training.rounds):
+        digest = digest_bytes(pack(layout, params))
+        mean = np.zeros_like(params)
+        for site, weight in zip(SITES, study.weights, strict=True):
+            update = honest_update(study, site, digest)[len(layout.header) :]
+            mean += np.float32(weight) * np.frombuffer(update, "<f4")
+        m = 0.9 * m + (1 - 0.9) * mean
+        v = 0.99 * v + (1 - 0.99) * (mean * mean)
+        params = params + 0.1 * m / (np.sqrt(v) + 1e-3)
+    return pack(layout, params)
+
+
+def test_a_study_ends_complete_with_the_model_of_its_strategy(bench: Bench) -> None:
+    bench.launch()
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+    assert bench.model() == oracle(bench.study)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_model_has_the_same_bits_whatever_the_order_of_arrival(
+    tmp_path: Path, bench: Bench, seed: int
+) -> None:
+    bench.launch()
+    bench.play()
+    other = Bench(tmp_path / "shuffled", bench.study, bench.aggregator)
+    other.launch()
+    other.play(random.Random(seed))
+    assert other.run.state.model == bench.run.state.model
+    other.journal.close()
+
+
+def test_the_model_has_the_same_bits_after_a_kill_between_any_two_messages(
+    tmp_path: Path, bench: Bench
+) -> None:
+    bench.launch()
+    bench.play()
+    for step in range(28):  # 3 rounds of 4 answers, 4 checks, 1 aggregation
+        other = Bench(tmp_path / str(step), bench.study, bench.aggregator)
+        other.launch()
+        other.play(random.Random(step), steps=step)
+        other.kill_and_restart()
+        other.play(random.Random(step))
+        assert other.run.state.outcome == "COMPLETE"
+        assert other.run.state.model == bench.run.state.model, step
+        other.journal.close()
+
+
+def test_one_durable_commit_a_round(bench: Bench) -> None:
+    bench.launch()
+    bench.play()
+    actions = [record.action for record in bench.audit()]
+    assert actions == [
+        "study-proposed",
+        "study-launched",
+        "round-applied",
+        "round-applied",
+        "study-ended",
+    ]
+    bench.journal.verify()
+
+
+def test_the_certificate_names_every_site_and_round_and_the_chain_s_end(bench: Bench) -> None:
+    bench.launch()
+    bench.play()
+    paper = certificate(bench)
+    assert len(paper.matrix) == 12
+    assert {cell.outcome for cell in paper.matrix} == {"contributed"}
+    assert (paper.model, paper.audit_head) == (bench.run.state.model, bench.journal.head())
+
+
+def test_receipts_are_kept_as_they_were_signed(bench: Bench) -> None:
+    bench.launch()
+    bench.play()
+    row = bench.journal.contributions(bench.study.digest)[0]
+    assert row.receipt is not None
+    assert Signed.from_bytes(row.receipt).signer == bench.key.public
+
+
+def test_a_killed_site_does_not_stop_the_others_and_makes_the_study_partial(bench: Bench) -> None:
+    bench.launch()
+    bench.errands.waiting = [e for e in bench.errands.waiting if e[0] != "gamma"]
+    bench.run.handle(SiteDown(bench.now, "gamma"))
+    bench.play()
+    assert bench.run.state.round == 1
+    bench.pass_time(2.0)
+    bench.play()
+    paper = certificate(bench)
+    assert (paper.outcome, paper.reason) == ("PARTIAL", "sites-missing")
+    assert {c.outcome for c in paper.matrix if c.site == "gamma"} == {"absent"}
+
+
+def test_a_site_that_comes_back_takes_part_again(bench: Bench) -> None:
+    bench.launch()
+    bench.run.handle(SiteDown(bench.now, "gamma"))
+    bench.errands.waiting = [e for e in bench.errands.waiting if e[0] != "gamma"]
+    bench.run.handle(SiteUp(bench.now, "gamma"))
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+
+
+def too_large(study: Study, site: str, model: str) -> bytes:
+    layout = model_layout(study)
+    return pack(layout, np.full(layout.size, 1000, np.float32))
+
+
+def not_a_number(study: Study, site: str, model: str) -> bytes:
+    layout = model_layout(study)
+    return pack(layout, np.full(layout.size, np.nan, np.float32))
+
+
+def other_shape(study: Study, site: str, model: str) -> bytes:
+    data = honest_update(study, site, model)
+    return data.replace(b"0.weight", b"0.weighs")
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (too_large, "update-over-norm"),
+        (not_a_number, "update-not-finite"),
+        (other_shape, "update-wrong-tensors"),
+    ],
+)
+def test_a_bad_update_is_refused_by_code_and_the_others_go_on(
+    bench: Bench, lie: object, code: str
+) -> None:
+    bench.update_of["beta"] = lie  # type: ignore[assignment]
+    bench.launch()
+    bench.play()
+    paper = certificate(bench)
+    assert paper.outcome == "PARTIAL"
+    assert {c.code for c in paper.matrix if c.site == "beta"} == {code}
+    assert {c.outcome for c in paper.matrix if c.site != "beta"} == {"contributed"}
+
+
+def test_updates_are_dropped_once_their_round_is_applied(bench: Bench) -> None:
+    bench.update_of["beta"] = too_large
+    bench.launch()
+    bench.play()
+    left = [p.name for p in bench.spool.folder.iterdir()]
+    assert left == [bench.run.state.model.removeprefix("sha256:")]
+
+
+def test_below_quorum_the_round_is_repeated_and_stored_answers_count(bench: Bench) -> None:
+    bench.sites_up = ["alpha"]
+    bench.launch()
+    bench.play()
+    bench.pass_time(60.0)
+    assert (bench.run.state.attempt, bench.run.state.applied) == (2, 0)
+    bench.sites_up = list(SITES)
+    bench.connect()
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+
+
+def test_without_quorum_and_spares_the_study_fails_and_certifies_it(bench: Bench) -> None:
+    bench.sites_up = ["alpha"]
+    bench.launch()
+    for _ in range(2):
+        bench.play()
+        bench.pass_time(60.0)
+    paper = certificate(bench)
+    assert (paper.outcome, paper.reason, paper.rounds_applied) == ("FAILED", "below-quorum", 0)
+    assert paper.model == ""
+    assert paper.matrix[0].code == "round-not-applied"
+
+
+def test_an_invited_site_that_did_not_join_is_named(bench: Bench) -> None:
+    bench.launch(("alpha", "beta", "gamma"))
+    bench.play()
+    paper = certificate(bench)
+    assert paper.outcome == "PARTIAL"
+    assert {c.code for c in paper.matrix if c.site == "delta"} == {"not-joined"}
+
+
+def test_a_site_that_declines_the_study_is_asked_once(bench: Bench) -> None:
+    bench.code_of["delta"] = "budget-exhausted"
+    bench.launch()
+    bench.play()
+    paper = certificate(bench)
+    assert {c.code for c in paper.matrix if c.site == "delta"} == {"budget-exhausted"}
+    assert "delta" not in [site for site, _ in bench.errands.waiting]
+
+
+def test_a_code_that_is_no_code_is_not_repeated_to_anyone(bench: Bench) -> None:
+    bench.code_of["delta"] = "/home/x: No such file"
+    bench.launch()
+    bench.play()
+    assert {c.code for c in certificate(bench).matrix if c.site == "delta"} == {"malformed-code"}
+
+
+def test_a_receipt_of_another_update_is_refused(bench: Bench) -> None:
+    bench.launch()
+    site, task = bench.errands.waiting.pop(0)
+    update = honest_update(bench.study, site, task.model)
+    digest = bench.spool.add_bytes(update)
+    receipt = make_receipt(bench.study, site, replace(task.key, round=2), update, bench.key)
+    bench.run.handle(Arrived(bench.now, site, task.key, digest, receipt, ""))
+    assert bench.run.state.replies[0].code == "receipt-mismatch"
+    assert not bench.spool.complete(digest)
+
+
+def test_an_update_that_never_arrived_is_refused(bench: Bench) -> None:
+    bench.launch()
+    site, task = bench.errands.waiting.pop(0)
+    update = honest_update(bench.study, site, task.model)
+    receipt = make_receipt(bench.study, site, task.key, update, bench.key)
+    digest = open_digest(receipt)
+    bench.run.handle(Arrived(bench.now, site, task.key, digest, receipt, ""))
+    assert bench.run.state.replies[0].code == "update-missing"
+
+
+def open_digest(receipt: Signed) -> str:
+    return str(json.loads(receipt.document)["update"])
+
+
+def test_an_answer_that_came_in_time_counts_though_its_check_ends_later(bench: Bench) -> None:
+    bench.launch()
+    for _ in SITES:
+        bench.answer(*bench.errands.waiting.pop(0))
+    bench.pass_time(61.0)
+    assert bench.run.wake() is None
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+
+
+def test_a_broken_checkpoint_is_found_at_the_restart(bench: Bench) -> None:
+    bench.launch()
+    path = next((bench.folder / "studies").rglob("round-0000.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(IntegrityError, match="checkpoint-broken"):
+        bench.kill_and_restart()
+
+
+def test_every_event_is_json_and_carries_the_status(bench: Bench) -> None:
+    bench.launch()
+    bench.play()
+    events = json.loads(json.dumps(bench.events))
+    kinds = [event["event"] for event in events]
+    assert kinds[:2] == ["launched", "round-opened"]
+    assert kinds[-1] == "study-ended"
+    assert kinds.count("round-applied") == 3
+    assert all(event["status"]["rounds"] == 3 for event in events)
+
+
+def test_an_unsigned_lie_about_the_receipt_s_signer_is_refused(bench: Bench) -> None:
+    bench.launch()
+    site, task = bench.errands.waiting.pop(0)
+    update = honest_update(bench.study, site, task.model)
+    receipt = make_receipt(bench.study, site, task.key, update, bench.key)
+    forged = receipt.model_copy(update={"signer": SigningKey.generate().public})
+    digest = bench.spool.add_bytes(update)
+    bench.run.handle(Arrived(bench.now, site, task.key, digest, forged, ""))
+    assert bench.run.state.replies[0].code == "bad-signature"
