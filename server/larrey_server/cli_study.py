@@ -137,7 +137,7 @@ def _list(parsed: argparse.Namespace) -> int:
     for facts in studies:
         approved, refused = len(facts["approved"]), len(facts["refused"])
         sys.stdout.write(
-            f"{facts['digest'][7:19]}  {facts['state']:<9} {facts['name']:<20}"
+            f"{facts['digest'][7:19]}  {facts['outcome'] or facts['state']:<9} {facts['name']:<20}"
             f" {approved} approved, {refused} refused, {len(facts['silent'])} silent\n"
         )
     if not studies:

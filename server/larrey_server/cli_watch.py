@@ -33,11 +33,11 @@ def describe(event: Facts) -> str:
             f"round {event['round']}" + (f"/{event['rounds']}" if "rounds" in event else "")
         )
     parts += [str(event[name]) for name in ("site", "outcome", "code", "reason") if event.get(name)]
-    sites = event.get("sites")
-    if isinstance(sites, dict):
-        parts.append(" ".join(f"{site}:{_state(state)}" for site, state in sites.items()))
+    parts += [f"{site['site']}:{site['state']}" for site in _sites(event)]
     return "  ".join(part for part in parts if part)
 
 
-def _state(state: object) -> str:
-    return str(state.get("state", "")) if isinstance(state, dict) else str(state)
+def _sites(event: Facts) -> list[Facts]:
+    """Return the sites' states, of a status or of the status that came with an event."""
+    status = event.get("status", event)
+    return list(status.get("sites", ()))

@@ -30,9 +30,12 @@ from larrey_server.journal import Journal, StudyRow
 from larrey_server.metrics import Metrics
 from larrey_server.presence import Presence
 from larrey_server.registry import Registry
+from larrey_server.round_values import plan_of, restore
+from larrey_server.rounds import begin
 from larrey_server.settings import CoordinatorSettings
 from larrey_server.spool import Spool
 from larrey_server.studies import StudyBook
+from larrey_server.watching import describe
 
 __all__ = ["Coordinator", "Facts"]
 
@@ -57,7 +60,9 @@ class Coordinator:
         self.feed = Feed()
         self.engine = Engine({name: m.transport_key for name, m in registry.sites.items()})
         self.post = Post(self.engine)
-        self.dispatch = Dispatch(self.engine, self._bare_reply)
+        self.dispatch = Dispatch(
+            self.engine, bare_reply=self._bare_reply, abandoned=self.spool.drop
+        )
         self._presence = Presence(time.monotonic)
         self._aggregator = Aggregator.start()
         self._lock = threading.RLock()
@@ -106,25 +111,18 @@ class Coordinator:
         return self.status(row)
 
     def status(self, row: StudyRow) -> Facts:
-        """Return what a person wants to know of a study, as JSON."""
+        """Return what a person wants to know of a study, as JSON; see `watching.describe`."""
         study = self.book.study(row.digest)
         answers = self.book.answers(row.digest)
-        privacy = study.file.privacy
         facts: Facts = {
-            "name": row.name,
-            "digest": row.digest,
-            "state": row.state,
-            "rounds": study.file.training.rounds,
-            "quorum": study.file.rounds.quorum,
+            **self._progress(study),
+            "proposed_at": row.proposed_at,
             "epsilon": true_epsilon(study),
-            "delta": getattr(privacy, "delta", None),
+            "delta": getattr(study.file.privacy, "delta", None),
             "approved": list(answers.approved),
             "refused": answers.refused,
             "silent": list(answers.silent),
         }
-        conductor = self._conductor(row.digest)
-        if conductor is not None:
-            facts |= conductor.status()
         return facts
 
     def heard(self, site: str) -> None:
@@ -141,11 +139,8 @@ class Coordinator:
 
     def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
         """Carry a site's answer to the study's conductor."""
-        name = errand.courier.study.name
         if update:
-            self.metrics.update_received(name, errand.site)
-        else:
-            self.metrics.update_rejected(name, errand.site, code)
+            self.metrics.update_received(errand.courier.study.name, errand.site)
         conductor = self._conductor(errand.task.study)
         if conductor is not None:
             conductor.reply(errand.site, errand.task.key, update=update, receipt=receipt, code=code)
@@ -183,12 +178,22 @@ class Coordinator:
             conductor.stop()
         self.feed.close()
         self.engine.ring_all()
-        for conductor, _ in running:
-            conductor.join(1.0)
         self._watch.join()
         self._aggregator.stop()
         self.engine.stop()
         self.journal.close()
+
+    def _progress(self, study: Study) -> Facts:
+        """Return how far a study is: asked of its conductor, else read from the journal."""
+        conductor = self._conductor(study.digest)
+        if conductor is not None:
+            return conductor.status()
+        plan, kept = plan_of(study), self.journal.snapshot(study.digest)
+        state = restore(plan, kept) if kept else begin(plan, "")
+        rows = self.journal.contributions(study.digest)
+        spent = {row.cell.site: row.cell.epsilon for row in rows}  # the last one of each site
+        facts = describe(study, state, at=time.monotonic(), checking=(), epsilon=spent)
+        return facts if kept else {**facts, "state": "proposed"}
 
     def _begin(self, study: Study) -> Conductor:
         courier = self.dispatch.courier(study)
@@ -208,11 +213,28 @@ class Coordinator:
 
     def _publish(self, study: Study, event: Facts) -> None:
         self.feed.publish(study.digest, event)
+        self._count(study.name, event)
+        if event["event"] == "study-ended":
+            self._ended(study)
+
+    def _count(self, study: str, event: Facts) -> None:
+        match event["event"]:
+            case "round-opened":
+                self.metrics.round_began(study, event["round"])
+            case "round-applied":
+                self.metrics.round_ended(study, "completed")
+            case "round-not-applied":
+                self.metrics.round_ended(study, "no_quorum")
+            case "site-answered" if event["code"]:
+                self.metrics.update_rejected(study, event["site"], event["code"])
+            case "study-ended":
+                self.metrics.study_ended(study, event["outcome"])
 
     def _ended(self, study: Study) -> None:
         with self._lock:
-            _, courier = self._running.pop(study.digest)
-        courier.close()
+            running = self._running.pop(study.digest, None)
+        if running is not None:
+            running[1].close()
         self.book.changed(study.file.site_names)
         self._wake(study.file.site_names)
         self.feed.publish(study.digest, None)

@@ -133,6 +133,8 @@ class ExchangeService(stubs.ExchangeServicer):
             fault = code = error.code
         if not self._dispatch.close(errand):
             return wire.GiveReply(accepted=False, code="not-expected")
+        if not update:
+            self._dispatch.reject(errand)
         self._coordinator.answered(errand, update, receipt, code)
         return wire.GiveReply(accepted=not fault, code=fault)
 
@@ -149,9 +151,7 @@ class ExchangeService(stubs.ExchangeServicer):
 
     def _claim(self, site: str, digest: str, total_bytes: int) -> None:
         self._spool.path(digest)  # refuses what is no digest
-        replaced = self._dispatch.claim_upload(site, digest, total_bytes)
-        if replaced:
-            self._spool.drop(replaced)
+        self._dispatch.claim_upload(site, digest, total_bytes)
 
     def _have(self, digest: str) -> wire.OfferReply:
         return wire.OfferReply(

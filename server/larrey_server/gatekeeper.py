@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -40,7 +40,7 @@ _ABSENT = frozenset({"/grpc.health.v1.Health/Watch"})  # would hold a thread for
 _MAX_CALLS = 8  # of one caller at once; a node needs three
 _MAX_CACHED = 4096  # certificates; a registry is far smaller
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by method
 
 

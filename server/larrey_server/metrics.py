@@ -30,6 +30,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._studies: dict[str, tuple[str, ...]] = {}  # name -> sites
+        self._began: dict[str, float] = {}  # study -> when its round began, monotonic seconds
         self._build()
         self._build_rounds()
         self._build_sites()
@@ -103,11 +104,13 @@ class Metrics:
         """Set the round in progress; 0 when the study is not running."""
         self._number.labels(study).set(number)
         self._active.labels(study).set(1 if number else 0)
+        self._began[study] = time.monotonic()
 
-    def round_ended(self, study: str, outcome: str, seconds: float) -> None:
-        """Count a round by how it ended."""
+    def round_ended(self, study: str, outcome: str) -> None:
+        """Count a round by how it ended: completed or no_quorum."""
+        now = time.monotonic()
         self._rounds.labels(study, outcome).inc()
-        self._round_seconds.labels(study).observe(seconds)
+        self._round_seconds.labels(study).observe(now - self._began.get(study, now))
 
     def study_ended(self, study: str, outcome: str) -> None:
         """Count a study by how it ended: complete, partial or failed."""

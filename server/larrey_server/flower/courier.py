@@ -91,10 +91,23 @@ class StudyCourier:
 class Dispatch:
     """All errands of all studies."""
 
-    def __init__(self, engine: Engine, bare_reply: Callable[[Errand], None]) -> None:
-        """``bare_reply`` is called for an answer over Flower's own path: it has no receipt."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        bare_reply: Callable[[Errand], None],
+        abandoned: Callable[[str], None],
+    ) -> None:
+        """Take what to do with certain things.
+
+        Args:
+            engine: Flower's state.
+            bare_reply: takes an answer that came over Flower's own path, without a receipt.
+            abandoned: takes the digest of an upload that no task awaits any more.
+        """
         self._engine = engine
         self._bare_reply = bare_reply
+        self._abandoned = abandoned
         self._lock = threading.RLock()
         self._errands: dict[tuple[str, str], Errand] = {}  # by site and study digest
 
@@ -105,9 +118,11 @@ class Dispatch:
     def send(self, courier: StudyCourier, site: str, task: Task) -> None:
         """Queue a task in place of the study's earlier one."""
         with self._lock:
-            self._drop((site, task.study))
-            message_id = courier.push(site, task)
-            self._errands[site, task.study] = Errand(site, task, courier, message_id)
+            old = self._errands.get((site, task.study))
+            upload = old.upload if old is not None and old.task.model == task.model else ""
+            self._drop((site, task.study), kept=upload)
+            errand = Errand(site, task, courier, courier.push(site, task), upload=upload)
+            self._errands[site, task.study] = errand
 
     def cancel(self, courier: StudyCourier, site: str, task: Task) -> None:
         """Withdraw a task if it is still the current one."""
@@ -158,11 +173,8 @@ class Dispatch:
         with self._lock:
             return any(errand.task.model == digest for errand in self._of(site))
 
-    def claim_upload(self, site: str, digest: str, total_bytes: int) -> str | None:
-        """Let a site upload the update of one of its tasks.
-
-        Returns:
-            The digest of an upload that this one replaces, or empty.
+    def claim_upload(self, site: str, digest: str, total_bytes: int) -> None:
+        """Let a site upload the update of one of its tasks; another one for it is abandoned.
 
         Raises:
             Refusal: ``not-expected`` when no task of the site awaits an update of this size.
@@ -171,12 +183,17 @@ class Dispatch:
             fitting = [e for e in self._of(site) if e.courier.update_bytes == total_bytes]
             for errand in fitting:
                 if errand.upload == digest:
-                    return ""
+                    return
             if not fitting:
                 raise Refusal("not-expected", f"no update of {total_bytes} bytes is awaited")
             errand = next((e for e in fitting if not e.upload), fitting[0])
             replaced, errand.upload = errand.upload, digest
-            return "" if self._is_awaited(replaced) else replaced
+            self._abandon(replaced)
+
+    def reject(self, errand: Errand) -> None:
+        """Abandon what the site uploaded for an errand that is closed."""
+        with self._lock:
+            self._abandon(errand.upload)
 
     def fleet_reply(self, message_id: str) -> None:
         """Take an answer that came over Flower's own path."""
@@ -184,6 +201,7 @@ class Dispatch:
             errand = next((e for e in self._errands.values() if e.message_id == message_id), None)
         if errand is not None and self.close(errand):
             errand.courier.grid.withdraw(message_id)
+            self.reject(errand)
             self._bare_reply(errand)
 
     def _of(self, site: str) -> Iterator[Errand]:
@@ -192,10 +210,15 @@ class Dispatch:
     def _find(self, site: str, message_id: str) -> Errand | None:
         return next((e for e in self._of(site) if e.message_id == message_id), None)
 
-    def _is_awaited(self, digest: str) -> bool:
-        return any(errand.upload == digest for errand in self._errands.values())
+    def _abandon(self, upload: str) -> None:
+        if upload and all(errand.upload != upload for errand in self._errands.values()):
+            self._abandoned(upload)
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _drop(self, key: tuple[str, str], *, kept: str = "") -> None:
         errand = self._errands.pop(key, None)
-        if errand is not None and errand.message_id:
+        if errand is None:
+            return
+        if errand.message_id:
             errand.courier.grid.withdraw(errand.message_id)
+        if errand.upload != kept:
+            self._abandon(errand.upload)
