@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import grpc
@@ -67,6 +67,8 @@ def unwrap(request: wire.GiveRequest) -> tuple[Message, dict[str, Any]]:
     root = pushed.message_object_trees[0].object_id
     contents = {part.id: part.content for part in request.objects}
     whole = inflate_object_from_contents(root, contents)
+    if not isinstance(whole, Message):
+        raise TypeError("not a message")
     return message_from_proto(pushed.messages_list[0]), dict(whole.content["larrey"])
 
 
@@ -101,8 +103,8 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
 
     def start(self, credential: Credential, authority: bytes) -> Peer:
         server = grpc.server(ThreadPoolExecutor(8))
-        stubs.add_ExchangeServicer_to_server(self, server)
-        stubs.add_StudiesServicer_to_server(self, server)
+        stubs.add_ExchangeServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        stubs.add_StudiesServicer_to_server(self, server)  # type: ignore[no-untyped-call]
         tls = grpc.ssl_server_credentials(
             [(credential.key, credential.certificate)], authority, require_client_auth=True
         )
@@ -132,6 +134,10 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
         with self._changed:
             self._work.append(reply)
             self._changed.notify_all()
+
+    def send(self, task: Task) -> None:
+        """Send one request and do not wait."""
+        self.push(wrap(asdict(task)))
 
     def request(self, task: Task, **changes: Any) -> Given:
         """Send one request and return the reply to it."""
@@ -232,8 +238,3 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     ) -> wire.AnswerReply:
         self.answers.append(request.answer)
         return wire.AnswerReply(recorded=True)
-
-
-def later(task: Task, **changes: Any) -> Task:
-    """Return the task with other values."""
-    return replace(task, **changes)

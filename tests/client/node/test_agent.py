@@ -183,7 +183,7 @@ def test_a_cut_upload_resumes_where_it_was_cut(
 ) -> None:
     task = peer.first_task(approve(agent, STUDY))
     trainer.release.clear()
-    peer.push(wrap(_fields(task)))
+    peer.send(task)
     trainer.entered.wait(5)
     peer.cuts = 1
     trainer.release.set()
@@ -259,7 +259,7 @@ def test_a_stop_between_reserve_and_commit_keeps_the_reservation(
     task = peer.first_task(approve(agent, STUDY))
     trainer.release.clear()
     trainer.fail = LarreyError("trainer-crashed", "killed")
-    peer.push(wrap(_fields(task)))
+    peer.send(task)
     assert trainer.entered.wait(5)
     again = start()  # stops the first one, as a kill would
     assert not peer.given
@@ -368,15 +368,9 @@ def test_stopping_while_it_trains_takes_less_than_two_seconds(
     agent = start()
     task = peer.first_task(approve(agent, STUDY))
     trainer.release.clear()
-    peer.push(wrap(_fields(task)))
+    peer.send(task)
     assert trainer.entered.wait(5)
     began = time.monotonic()
     agent.stop()
     assert time.monotonic() - began < 2.0
     assert not [t for t in threading.enumerate() if t.name in {"ask", "work"} and t.is_alive()]
-
-
-def _fields(task: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(task)  # type: ignore[call-overload]

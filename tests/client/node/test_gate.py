@@ -148,7 +148,11 @@ TASK_RULES = [
     ("dataset-unknown", {"approval": case(datasets=("lung",))}, {}),
     ("not-held", {"hold": None}, {}),
     ("study-closed", {"hold": hold(is_closed=True)}, {}),
-    ("study-closed", {"hold": hold(is_closed=True)}, {"hold": hold(is_closed=True), "is_answered": True}),
+    (
+        "study-closed",
+        {"hold": hold(is_closed=True)},
+        {"hold": hold(is_closed=True), "is_answered": True},
+    ),
     ("round-not-increasing", {"hold": hold(3)}, {"hold": hold(3), "is_answered": True}),
     ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2)}),
     ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2, 2), "is_answered": True}),
