@@ -196,7 +196,8 @@ def _settle(state: State, at: float) -> _Step:
     else:
         state = replace(state, status="closing", pending=(), cells=_cells(state))
         actions = (Aggregate(_updates(state)),)
-    return state, (*actions, *cancels)
+    commit, rest = actions[:1], actions[1:]
+    return state, (*commit, *cancels, *rest)  # before the same sites are asked anew
 
 
 def _answered(state: State) -> tuple[str, ...]:

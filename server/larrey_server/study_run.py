@@ -188,7 +188,7 @@ class StudyRun:
     def _arrived(self, answer: Arrived) -> None:
         """Judge an answer: its receipt here, its update in the worker."""
         is_owed = expects(self.state, answer.site, answer.key, answer.code)
-        if not is_owed or answer.site in self._checking:
+        if not is_owed or self._is_checking(answer.site):
             self._ignore(answer)
             return
         if answer.code:
@@ -215,9 +215,19 @@ class StudyRun:
 
     def _checked(self, message: Checked) -> None:
         answer, code = message.arrived, message.outcome.code
-        self._checking.pop(answer.site, None)
-        if code != "aggregator-stopped":  # the coordinator ends; the answer comes again
+        if self._checking.get(answer.site) is answer:
+            del self._checking[answer.site]
+        if code == "aggregator-stopped":  # the coordinator ends; the answer comes again
+            return
+        if expects(self.state, answer.site, answer.key, ""):
             self._take(answer, code)
+        else:
+            self._ignore(answer)  # its round closed meanwhile
+
+    def _is_checking(self, site: str) -> bool:
+        """Return whether the site's answer to the present request is with the worker."""
+        answer = self._checking.get(site)
+        return answer is not None and expects(self.state, site, answer.key, "")
 
     def _take(self, answer: Arrived, code: str) -> None:
         """Hand a judged answer to the rules; one with a code does not count."""
@@ -266,13 +276,15 @@ class StudyRun:
         match action:
             case Commit():
                 self._commit(action.cells, before)
+            case Send() if self._is_checking(action.site):
+                pass  # its answer is here already
             case Send():
                 task = self._sent[action.site] = self._task()
                 self._around.courier.send(action.site, task)
+            case Cancel() if action.site in self._sent:
+                self._around.courier.cancel(action.site, self._sent.pop(action.site))
             case Cancel():
-                task_or_none = self._sent.pop(action.site, None)
-                if task_or_none is not None:
-                    self._around.courier.cancel(action.site, task_or_none)
+                pass  # it was away all the time
             case Aggregate():
                 self._around.aggregator.aggregate(
                     self._averaging(action), lambda outcome: self._post(Averaged(outcome))
@@ -374,7 +386,7 @@ def _verb(before: State, after: State) -> str:
     if after.status == "ended":
         return "study-ended"
     if before.status == "waiting":
-        return "study-launched"
+        return "study-started"
     if after.applied > before.applied:
         return "round-applied"
     return "round-repeated" if after.attempt != before.attempt else "phase-closed"

@@ -93,6 +93,7 @@ class Errands:
 
     def cancel(self, site: str, task: Task) -> None:
         self.cancelled.append(site)
+        self.waiting = [errand for errand in self.waiting if errand != (site, task)]
 
 
 class Bench:

@@ -103,7 +103,7 @@ def test_one_durable_commit_a_round(bench: Bench) -> None:
     actions = [record.action for record in bench.audit()]
     assert actions == [
         "study-proposed",
-        "study-launched",
+        "study-started",
         "round-applied",
         "round-applied",
         "study-ended",
@@ -203,6 +203,46 @@ def test_below_quorum_the_round_is_repeated_and_stored_answers_count(bench: Benc
     bench.connect()
     bench.play()
     assert certificate(bench).outcome == "COMPLETE"
+
+
+def test_a_slow_site_is_asked_again_when_its_round_is_repeated(bench: Bench) -> None:
+    bench.sites_up = ["alpha"]
+    bench.launch()
+    bench.pass_time(60.0)  # alpha is connected and has not answered
+    assert [(site, task.attempt) for site, task in bench.errands.waiting] == [("alpha", 2)]
+
+
+def test_a_request_nobody_waits_for_is_taken_back(bench: Bench) -> None:
+    bench.launch()
+    slow = bench.errands.waiting.pop()
+    bench.play()
+    bench.errands.waiting.append(slow)
+    bench.pass_time(60.0)
+    assert bench.errands.cancelled == [slow[0]]
+
+
+def test_a_site_whose_answer_is_being_checked_is_not_asked_again(bench: Bench) -> None:
+    bench.launch()
+    site, task = bench.errands.waiting.pop(0)
+    bench.answer(site, task)
+    bench.run.handle(SiteDown(bench.now, site))
+    bench.run.handle(SiteUp(bench.now, site))
+    assert site not in [asked for asked, _ in bench.errands.waiting]
+
+
+def test_a_check_that_outlasts_its_round_does_not_cost_the_site_the_next(bench: Bench) -> None:
+    bench.launch()
+    slow = next(errand for errand in bench.errands.waiting if errand[0] == "delta")
+    bench.errands.waiting.remove(slow)
+    bench.play(steps=6)  # three answers, three checks
+    bench.answer(*slow)
+    bench.now += 60.0
+    bench.run.handle(SiteDown(bench.now, "gamma"))  # closes the round before delta's check ends
+    assert bench.run.state.status == "closing"
+    bench.run.handle(SiteUp(bench.now, "gamma"))
+    bench.play()
+    outcomes = [c.outcome for c in certificate(bench).matrix if c.site == "delta"]
+    assert outcomes == ["late", "contributed", "contributed"]
 
 
 def test_without_quorum_and_spares_the_study_fails_and_certifies_it(bench: Bench) -> None:

@@ -246,6 +246,9 @@ class Histories(RuleBasedStateMachine):
                 assert sites == sorted(sites)
         if any(isinstance(a, Send) for a in actions) and before.pending != self.state.pending:
             assert isinstance(actions[0], Commit) or len(actions) == 1
+        kinds = [type(a) for a in actions]
+        if Cancel in kinds and Send in kinds:  # else a repeated request would be taken back
+            assert kinds.index(Send) > len(kinds) - 1 - kinds[::-1].index(Cancel)
         if actions and isinstance(actions[0], Commit):
             self.committed = self.state
             self.keys.append(task_key(self.state))
