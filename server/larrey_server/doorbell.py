@@ -18,11 +18,17 @@ class Doorbell:
         self._changed = threading.Condition()
         self._rings = 0
         self._guest = 0
+        self._waiting = 0
 
     @property
     def rings(self) -> int:
         """Return how often it rang; read it before looking for work."""
         return self._rings
+
+    @property
+    def is_waited_on(self) -> bool:
+        """Return whether somebody waits right now."""
+        return self._waiting > 0
 
     def ring(self) -> None:
         """Wake whoever waits."""
@@ -44,6 +50,8 @@ class Doorbell:
     def wait(self, guest: int, heard: int, timeout_s: float) -> None:
         """Return when it rang after ``heard``, the guest is displaced, or the time is over."""
         with self._changed:
+            self._waiting += 1
             self._changed.wait_for(
                 lambda: self._rings != heard or self._guest != guest, timeout=max(0.0, timeout_s)
             )
+            self._waiting -= 1

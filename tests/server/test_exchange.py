@@ -1,0 +1,319 @@
+"""Work out, results in: long polls, resumed uploads, and what a site may not do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from larrey_protocol.models import model_layout
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
+from larrey_protocol.v1 import larrey_pb2 as wire
+from tests.protocol.samples import study
+from tests.server.peers import (
+    Federation,
+    Folder,
+    SitePeer,
+    Work,
+    digest_of_bytes,
+    make_give,
+    running,
+    small_update,
+    until,
+)
+from tests.server.test_identity import refused
+
+BIG = study(model={"name": "mlp", "hidden": [512, 512]}, training__rounds=1)  # about 1 MiB
+TINY = study()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder.make(tmp_path_factory.mktemp("federation"))
+
+
+@pytest.fixture
+def federation(folder: Folder, tmp_path: Path) -> Iterator[Federation]:
+    yield from running(folder, tmp_path / "state")
+
+
+@pytest.fixture
+def alpha(federation: Federation) -> Iterator[SitePeer]:
+    with federation.site("alpha") as site:
+        yield site
+
+
+def start(federation: Federation, wanted: Study = TINY) -> str:
+    digest = federation.propose(wanted)
+    for name in ("alpha", "beta"):
+        with federation.site(name) as site:
+            site.approve(digest)
+    federation.hub.coordinator.launch(digest, "operator")
+    return digest
+
+
+def rejected(federation: Federation, code: str) -> float:
+    labels = {"study": "tiny", "site": "alpha", "reason": code}
+    registry = federation.hub.metrics.registry
+    return registry.get_sample_value("larrey_updates_rejected_total", labels) or 0.0
+
+
+def test_a_waiting_site_is_woken_by_its_task(federation: Federation, alpha: SitePeer) -> None:
+    digest = federation.propose(TINY)
+    alpha.approve(digest)
+    with federation.site("beta") as beta:
+        beta.approve(digest)
+    alpha.take()  # learns the revision; the next poll waits
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(alpha.take)
+        until(lambda: federation.hub.coordinator.engine.bell("alpha").is_waited_on)
+        begun = time.monotonic()
+        federation.hub.coordinator.launch(digest, "operator")
+        work = waiting.result(5)
+    assert work is not None
+    assert work.fields["round"] == 1
+    assert time.monotonic() - begun < 1
+
+
+def test_a_waiting_site_is_woken_by_a_proposal(federation: Federation, alpha: SitePeer) -> None:
+    alpha.take()
+    seen = alpha.seen
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(alpha.take)
+        until(lambda: federation.hub.coordinator.engine.bell("alpha").is_waited_on)
+        federation.propose(TINY)
+        assert waiting.result(5) is None
+    assert alpha.seen != seen
+    listed = alpha.studies.List(wire.ListStudiesRequest())
+    assert len(listed.proposals) == 1
+    assert listed.revision == alpha.seen
+
+
+def test_a_newer_poll_of_the_same_site_displaces_the_older(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    alpha.take()
+    with ThreadPoolExecutor(1) as pool, federation.site("alpha") as twin:
+        older = pool.submit(alpha.take)
+        until(lambda: federation.hub.coordinator.engine.bell("alpha").is_waited_on)
+        newer = twin.exchange.Take.future(wire.TakeRequest(studies_seen=alpha.seen))
+        assert older.result(5) is None
+        newer.cancel()
+
+
+def test_a_site_that_lost_its_connection_gets_its_task_again(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    before = alpha.work()
+    with federation.site("alpha") as again:
+        after = again.work()
+        assert after.fields == before.fields
+        assert after.message.metadata.message_id != before.message.metadata.message_id
+        assert again.answer(after, TINY).accepted
+    assert alpha.give(before, code="trainer-failed").code == "not-expected"
+
+
+def test_a_task_is_not_sent_again_over_the_same_connection(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    alpha.work()
+    with pytest.raises(grpc.RpcError):
+        alpha.take(timeout_s=0.3)
+
+
+def test_a_cut_upload_resumes_where_it_ended(federation: Federation, alpha: SitePeer) -> None:
+    start(federation, BIG)
+    work = alpha.work()
+    update = small_update(BIG)
+    cut = len(update) // 2
+    assert alpha.store(update, until=cut).have_bytes == cut
+    offer = wire.OfferRequest(digest=digest_of_bytes(update), total_bytes=len(update))
+    assert alpha.exchange.Offer(offer).have_bytes == cut
+    reply = alpha.store(update, offset=cut)
+    assert (reply.complete, reply.have_bytes) == (True, len(update))
+    digest = digest_of_bytes(update)
+    receipt = alpha.receipt(work, digest, len(update))
+    assert alpha.give(work, digest, receipt=receipt).accepted
+
+
+def test_a_download_resumes_at_an_offset(federation: Federation, alpha: SitePeer) -> None:
+    start(federation, BIG)
+    model = str(alpha.work().fields["model"])
+    whole = alpha.fetch(model)
+    assert digest_of_bytes(whole) == model
+    assert alpha.fetch(model, offset=1000) == whole[1000:]
+
+
+def test_only_the_model_of_ones_own_task_is_readable(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    work = alpha.work()
+    update = small_update(TINY, seed=5)
+    alpha.store(update)
+    for digest in (digest_of_bytes(update), "sha256:" + "0" * 64, "../../signing.pem"):
+        code = refused(lambda digest=digest: alpha.fetch(digest))  # type: ignore[misc]
+        assert code == (grpc.StatusCode.NOT_FOUND, "not-offered")
+    assert alpha.fetch(str(work.fields["model"]))
+
+
+def test_an_upload_without_a_task_is_refused(federation: Federation, alpha: SitePeer) -> None:
+    code = refused(lambda: alpha.store(small_update(TINY)))
+    assert code == (grpc.StatusCode.FAILED_PRECONDITION, "not-expected")
+
+
+def test_an_upload_of_another_size_than_the_studys_is_refused(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    alpha.work()
+    code = refused(lambda: alpha.store(small_update(TINY) + b"x"))
+    assert code == (grpc.StatusCode.FAILED_PRECONDITION, "not-expected")
+
+
+def test_more_bytes_than_announced_are_refused(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    alpha.work()
+    update = small_update(TINY)
+    part = wire.StorePart(
+        digest=digest_of_bytes(update), total_bytes=len(update), data=update + b"x"
+    )
+    code = refused(lambda: alpha.exchange.Store(iter([part])))
+    assert code == (grpc.StatusCode.RESOURCE_EXHAUSTED, "upload-too-large")
+
+
+def test_bytes_that_are_not_the_announced_blob_are_refused(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    alpha.work()
+    update = small_update(TINY)
+    part = wire.StorePart(digest="sha256:" + "1" * 64, total_bytes=len(update), data=update)
+    code = refused(lambda: alpha.exchange.Store(iter([part])))
+    assert code == (grpc.StatusCode.FAILED_PRECONDITION, "wrong-digest")
+
+
+def test_a_second_upload_for_a_task_takes_the_place_of_the_first(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    alpha.work()
+    first, second = small_update(TINY, 1), small_update(TINY, 2)
+    assert alpha.store(first).complete
+    assert alpha.store(second).complete
+    spool = federation.hub.coordinator.spool
+    assert not spool.complete(digest_of_bytes(first))
+    assert spool.complete(digest_of_bytes(second))
+
+
+def uploaded(alpha: SitePeer) -> tuple[Work, str, int]:
+    work = alpha.work()
+    update = small_update(TINY)
+    alpha.store(update)
+    return work, digest_of_bytes(update), len(update)
+
+
+def test_an_update_without_receipt_does_not_count(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    work, digest, _ = uploaded(alpha)
+    assert alpha.give(work, digest).code == "receipt-missing"
+    until(lambda: rejected(federation, "receipt-missing") == 1)
+
+
+def test_a_receipt_about_another_round_does_not_count(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    work, digest, nbytes = uploaded(alpha)
+    receipt = alpha.receipt(work, digest, nbytes, round=2)
+    assert alpha.give(work, digest, receipt=receipt).code == "receipt-mismatch"
+    until(lambda: rejected(federation, "receipt-mismatch") == 1)
+
+
+def test_a_receipt_signed_by_another_site_does_not_count(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    work, digest, nbytes = uploaded(alpha)
+    with federation.site("beta") as beta:
+        alpha.key = beta.key
+    receipt = alpha.receipt(work, digest, nbytes)
+    assert alpha.give(work, digest, receipt=receipt).code == "wrong-signer"
+
+
+def test_an_update_that_was_not_uploaded_does_not_count(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    work = alpha.work()
+    digest = "sha256:" + "2" * 64
+    receipt = alpha.receipt(work, digest, model_layout(TINY).nbytes)
+    assert alpha.give(work, digest, receipt=receipt).code == "update-missing"
+
+
+def test_an_update_over_the_norm_bound_is_refused_by_the_worker(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    work = alpha.work()
+    layout = model_layout(TINY)
+    update = pack(layout, np.full(layout.size, 1e6, np.float32))
+    alpha.store(update)
+    digest = digest_of_bytes(update)
+    assert alpha.give(work, digest, receipt=alpha.receipt(work, digest, len(update))).accepted
+    until(lambda: rejected(federation, "update-over-norm") == 1)
+
+
+def test_a_sites_own_code_reaches_the_study(federation: Federation, alpha: SitePeer) -> None:
+    digest = start(federation)
+    assert alpha.give(alpha.work(), code="trainer-crashed").accepted
+    until(lambda: rejected(federation, "trainer-crashed") == 1)
+    assert federation.hub.coordinator.book.find(digest).state == "open"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"update": "", "code": ""},
+        {"update": "", "code": "Free text with a patient's name"},
+        {"update": "sha256:short", "code": ""},
+        {"update": "", "code": "trainer-failed", "note": "x"},
+        {"update": 1, "code": "trainer-failed"},
+    ],
+)
+def test_a_reply_with_other_content_than_declared_is_malformed(
+    federation: Federation, alpha: SitePeer, fields: dict[str, str | int]
+) -> None:
+    start(federation)
+    content = RecordDict({"larrey": ConfigRecord(fields)})  # type: ignore[arg-type]
+    reply = alpha.exchange.Give(make_give(alpha.work().message, content))
+    assert (reply.accepted, reply.code) == (False, "malformed-reply")
+
+
+def test_a_reply_that_lacks_an_object_is_malformed(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "trainer-failed"})})
+    request = make_give(alpha.work().message, content)
+    del request.objects[0]
+    assert alpha.exchange.Give(request).code == "malformed-reply"
+
+
+def test_noise_instead_of_a_message_is_malformed(alpha: SitePeer) -> None:
+    assert alpha.exchange.Give(wire.GiveRequest(message=b"\xff" * 40)).code == "malformed-reply"
+
+
+def test_a_site_that_could_not_read_its_task_may_say_so(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "message-malformed"})})
+    assert alpha.exchange.Give(make_give(alpha.work().message, content)).accepted
