@@ -72,6 +72,7 @@ class Metrics:
         self._planned.labels(study).set(rounds)
         self._quorum.labels(study).set(quorum)
         self._enrolled.labels(study).set(len(sites))
+        self._available.labels(study)
         self._round_seconds.labels(study)
         for outcome in _ROUND_OUTCOMES:
             self._rounds.labels(study, outcome)
