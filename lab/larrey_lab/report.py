@@ -178,11 +178,11 @@ round by at most its deadline; the certificate in this folder holds the same mat
 def _refusal(facts: DemoFacts) -> str:
     refusal = facts.refusal
     spent = f"epsilon {refusal.epsilon_spent:g}" if refusal.epsilon_spent else "nothing"
+    site = escape(_title(facts, refusal.site))
     return f"""<h2>A study that was refused</h2>
 <div class="refused"><p>To show who decides, a second study, <b>{escape(refusal.study)}</b>, asked
-for {escape(refusal.asked)}; the policy of {escape(_title(facts, refusal.site))} allows
-{escape(refusal.allowed)}. The hospital refused with the code <code>{escape(refusal.code)}</code>:
-“{escape(refusal.sentence)}” Spent: {spent}.</p></div>"""
+for {escape(refusal.asked)}; {site} allows {escape(refusal.allowed)}. The hospital's own program
+refused it with the code <code>{escape(refusal.code)}</code>. Spent: {spent}.</p></div>"""
 
 
 def _limits(facts: DemoFacts) -> str:
