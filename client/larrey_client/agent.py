@@ -57,6 +57,7 @@ class Agent:
 
     def start(self) -> None:
         """Begin to ask and to work."""
+        self.desk.prepare()
         for thread in self._threads:
             thread.start()
 

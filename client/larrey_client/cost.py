@@ -1,16 +1,11 @@
-"""What a study costs: its mechanism as the ledger's value, its epsilon as people read it.
+"""What a study costs: its mechanism as the ledger's value, and what the gate wants to know.
 
-Figures are per patient at this site, add/remove neighbours, by PLD at the study's own delta.
-`EpsilonTable` computes them beside the rounds, so that none waits for an accountant.
+Epsilon is per patient at this site, add/remove neighbours, by PLD at the study's own delta.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
-import queue
-import threading
 from pathlib import Path
 
 from larrey_client.gate import StudyFacts
@@ -23,11 +18,7 @@ from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
 from larrey_strategies.registry import make_strategy
 
-__all__ = ["EpsilonTable", "app_digest", "round_mechanism", "study_facts", "total_mechanism"]
-
-logger = logging.getLogger(__name__)
-
-_AHEAD = 16  # rounds computed in advance; half a second each at worst
+__all__ = ["app_digest", "round_mechanism", "study_facts", "total_mechanism"]
 
 
 def round_mechanism(study: Study) -> Spend:
@@ -82,46 +73,3 @@ def app_digest(app: str) -> str:
         files = [Path(spec.origin)] if spec.origin else []
     found = next((path for path in files if path.is_file()), None)
     return digest_bytes(found.read_bytes()) if found else ""
-
-
-class EpsilonTable:
-    """Cumulative epsilon per number of rounds, computed ahead by a thread of low priority."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int], float] = {}
-        self._wanted: queue.SimpleQueue[tuple[Study, int] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="epsilon", daemon=True)
-        self._thread.start()
-
-    def prepare(self, study: Study, rounds_used: int) -> None:
-        """Start computing the figures of the rounds that come next."""
-        last = min(study.file.training.rounds_held, rounds_used + _AHEAD)
-        for rounds in range(rounds_used + 1, last + 1):
-            if (study.digest, rounds) not in self._known:
-                self._wanted.put((study, rounds))
-
-    def at(self, study: Study, rounds: int) -> float:
-        """Return epsilon of that many rounds at the study's delta; -1 without privacy."""
-        key = (study.digest, rounds)
-        if key not in self._known:
-            self._known[key] = _epsilon(study, rounds)
-        return self._known[key]
-
-    def stop(self) -> None:
-        """End the thread after the figure it is at."""
-        self._wanted.put(None)
-
-    def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        while (wanted := self._wanted.get()) is not None:
-            try:
-                self.at(*wanted)
-            except LarreyError as error:
-                logger.warning("study=%s epsilon unknown code=%s", wanted[0].name, error.code)
-
-
-def _epsilon(study: Study, rounds: int) -> float:
-    privacy, one = study.file.privacy, round_mechanism(study)
-    if not isinstance(privacy, DpSgd) or not isinstance(one, Mechanism):
-        return -1.0
-    return epsilon_pld(one.over(rounds), privacy.delta)

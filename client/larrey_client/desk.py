@@ -54,6 +54,14 @@ class Desk:
         self.send_decisions()
         return reply.revision
 
+    def prepare(self) -> None:
+        """Compute ahead what running studies will need, after a restart."""
+        store = self._node.store
+        with store.reading() as records:
+            running = [known for known in records.known() if known.state == "approved"]
+        for known in running:
+            self._node.epsilons.prepare(known.study)
+
     def send_decisions(self) -> None:
         """Send every decision that the coordinator does not have yet.
 
@@ -91,7 +99,7 @@ class Desk:
             self._hold(chosen, known.study)
             node.store.add_decision(made)
             node.store.audit("study-approved", actor, study=made.study, subject=made.study)
-        node.epsilons.prepare(known.study, 0)
+        node.epsilons.prepare(known.study)
         self._show_budget(chosen)
         logger.info("study=%s approved dataset=%s actor=%s", known.study.name, chosen.name, actor)
         return made

@@ -32,6 +32,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.http2.max_frame_size", 4 << 20),
+    ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 _PASSING = frozenset({"coordinator-unreachable", "coordinator-timeout", "coordinator-busy"})

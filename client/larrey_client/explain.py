@@ -158,7 +158,8 @@ def _budget(view: Json) -> str:
         f"{view['dataset']}: budget epsilon {view['epsilon']:g} at delta {view['delta']:g} per"
         f" {view['unit']}, add/remove, for all work ever\n"
         f"  used {view['used_share']:.1%}, held {view['held_share']:.1%},"
-        f" free {view['free_share']:.1%}; spent so far: epsilon {view['epsilon_spent']:.3g}"
+        f" free {view['free_share']:.1%}; all work so far together: epsilon at most"
+        f" {view['epsilon_spent']:.3g}"
     )
     warning = "\n  some work here has no epsilon at all" if view["has_unbounded"] else ""
     return head + warning + "".join(f"\n  {_study(study)}" for study in view["studies"])

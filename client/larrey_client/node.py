@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from larrey_client.cost import EpsilonTable
+from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange
 from larrey_client.metrics import SiteMetrics
 from larrey_client.settings import SiteSettings
@@ -66,6 +66,6 @@ class Node:
 
 def delays() -> Iterator[float]:
     """Yield how long to wait before each next try: quick at first, then patient."""
-    yield from (0.1, 0.1, 0.2, 0.5, 1.0, 2.0)
+    yield from (0.1, 0.1, 0.2, 0.5, *[1.0] * 30)
     while True:
         yield 5.0

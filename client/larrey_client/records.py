@@ -44,7 +44,7 @@ class Answered:
     """The stored answer to one piece of work."""
 
     update: str  # digest
-    bytes: int
+    size: int
     receipt: bytes  # signed, in its travelling form
 
 

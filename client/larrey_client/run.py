@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from larrey_client import views
-from larrey_client.cost import EpsilonTable
+from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange, Tls
 from larrey_client.local import Door, Handler
 from larrey_client.metrics import SiteMetrics, serve_metrics

@@ -19,7 +19,7 @@ from larrey_protocol.tomlfile import Record, load_toml
 __all__ = ["AppRule", "Dataset", "Policy", "SiteSettings", "load_settings"]
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")]
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}=?$")]
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
 
 
 class Site(Record):

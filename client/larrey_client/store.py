@@ -151,9 +151,7 @@ class SiteStore:
 
     def add_answer(self, key: tuple[str, int, str, str], answered: Answered) -> None:
         """Keep what is the answer to this work for ever."""
-        self._insert(
-            "answers", *key, answered.update, answered.bytes, answered.receipt, self._now()
-        )
+        self._insert("answers", *key, answered.update, answered.size, answered.receipt, self._now())
 
     def secret(self) -> bytes:
         """Return the site's own salt for fingerprints of its files; it never leaves the site."""

@@ -210,7 +210,7 @@ class Worker:
         with store.reading():
             hold = store.ledger.held(approval.dataset, task.study)
         used = hold.rounds_used if hold else 0
-        epsilon = self._node.epsilons.at(study, used)
+        epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
         with store.transaction():
             store.ledger.commit(
                 approval.dataset, task.study, task.round, task.model, digest,
@@ -223,7 +223,6 @@ class Worker:
             receipt = sign(self._receipt(task, study, (digest, size), epsilon), self._node.key)
             answered = Answered(digest, size, receipt.to_bytes())
             store.add_answer(task.key, answered)
-        self._node.epsilons.prepare(study, used)
         self._node.metrics.train_steps.inc(study.file.training.local_steps)
         return answered
 

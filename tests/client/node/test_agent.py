@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.cost import round_mechanism
+from larrey_client.epsilons import EpsilonTable
 from larrey_client.run import open_node
 from larrey_client.settings import SiteSettings
+from larrey_privacy.accounting import epsilon_pld
 from larrey_privacy.ledger import Hold
+from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import DataError, LarreyError
 from larrey_protocol.models import model_layout
@@ -76,14 +80,25 @@ def test_the_reply_answers_the_flower_message_it_got(
     assert (given.message.metadata.src_node_id, given.message.metadata.dst_node_id) == (77, 1)
 
 
-def test_epsilon_in_receipts_grows_with_the_rounds_reserved(
+def test_a_receipt_states_the_epsilon_of_the_rounds_reserved(
     agent: Agent, peer: Peer, approve: Approve, pki: Pki
 ) -> None:
     approve(agent, STUDY)
-    spent = [
-        receipt_of(peer.request(peer.first_task(STUDY, number)), pki).epsilon for number in (1, 2)
-    ]
-    assert 0 < spent[0] < spent[1]
+    wait_until(lambda: agent.node.epsilons.is_complete(STUDY))
+    one = round_mechanism(STUDY)
+    assert isinstance(one, Mechanism)
+    for number in (1, 2):
+        given = peer.request(peer.first_task(STUDY, number))
+        assert receipt_of(given, pki).epsilon == epsilon_pld(one.over(number), 1e-5)
+
+
+def test_a_receipt_states_an_upper_bound_until_the_figure_is_there() -> None:
+    table = EpsilonTable()
+    table.stop()
+    assert table.at(STUDY, 1, ceiling=2.5) == 2.5
+    table.prepare(STUDY)
+    table._known[STUDY.digest] |= {2: 1.5, 3: 2.0}
+    assert [table.at(STUDY, n, ceiling=2.5) for n in (1, 2, 3, 4)] == [1.5, 1.5, 2.0, 2.5]
 
 
 def test_a_repeated_request_gets_identical_bytes_and_no_ledger_entry(
