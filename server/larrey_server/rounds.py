@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_server.round_values import (
     Action,
     Aggregate,
@@ -42,7 +43,6 @@ from larrey_server.round_values import (
 )
 
 __all__ = [
-    "STANDING_REFUSALS",
     "Courier",
     "Task",
     "TaskKey",
@@ -53,30 +53,6 @@ __all__ = [
     "next_wake",
     "task_key",
 ]
-
-# Codes with which a site declines the study as such; it is not asked again. Any other code
-# concerns one round.
-STANDING_REFUSALS = frozenset(
-    {
-        "app-digest-differs",
-        "app-not-listed",
-        "budget-exhausted",
-        "dataset-unknown",
-        "delta-above-cap",
-        "digest-mismatch",
-        "epsilon-above-cap",
-        "epsilon-understated",
-        "mechanism-none",
-        "mechanism-unaccounted",
-        "noise-below-minimum",
-        "not-held",
-        "site-not-invited",
-        "strategy-unknown",
-        "study-closed",
-        "study-not-approved",
-        "units-below-minimum",
-    }
-)
 
 _Step = tuple[State, tuple[Action, ...]]
 

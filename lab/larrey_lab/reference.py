@@ -1,0 +1,80 @@
+"""Generate the reference pages: JSON Schemas of the files people write, and the command line.
+
+``python -m larrey_lab.reference`` writes them; a test compares them with what the code says now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from larrey_client.cli import make_parser as site_parser
+from larrey_client.settings import SiteSettings
+from larrey_protocol.contract import Contract
+from larrey_protocol.study import StudyFile
+from larrey_server.cli import make_parser as coordinator_parser
+from larrey_server.settings import CoordinatorSettings
+from pydantic import BaseModel
+
+__all__ = ["pages"]
+
+_FILES: dict[str, type[BaseModel]] = {
+    "study": StudyFile,
+    "contract": Contract,
+    "site": SiteSettings,
+    "coordinator": CoordinatorSettings,
+}
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by its path below ``docs/``."""
+    schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
+    return schemas | {"cli.md": _command_line()}
+
+
+def _schema(model: type[BaseModel]) -> str:
+    return json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _command_line() -> str:
+    lines = [
+        "# Command line",
+        "",
+        "Generated from the parsers by `python -m larrey_lab.reference`.",
+    ]
+    for parser in (coordinator_parser(), site_parser()):
+        for command in _leaves(parser):
+            lines += [
+                "",
+                f"## `{command.prog}`",
+                "",
+                "```text",
+                command.format_help().strip(),
+                "```",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Give the parser and those of its subcommands, depth first."""
+    yield parser
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no public way to the tree
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for child in action.choices.values():
+                yield from _leaves(child)
+
+
+def main() -> int:
+    """Write the pages into ``docs/`` of the current folder."""
+    for path, text in pages().items():
+        target = Path("docs") / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
