@@ -135,8 +135,8 @@ def measure(
         cohorts: each site's whole public cohort (`larrey_lab.rehearsal.cohorts_of`).
         seeds: of the splits.
         held_out: share of patients in (0, 1).
-        repeats: trainings with DP in each split; their AUCs are averaged, which takes the chance
-            of one noise out of the figures and leaves that of the split.
+        repeats: trainings in each split where noise or sampling is involved; their AUCs are
+            averaged, which takes that chance out of the figures and leaves that of the split.
         progress: called with the number of splits done.
     """
     tallies, last = _Tallies(), None
@@ -151,9 +151,11 @@ def measure(
 
 def _one_split(study: Study, split: Split, repeats: int, tallies: _Tallies) -> None:
     held, sites = split.held_out, study.file.site_names
+    is_sampled = study.file.privacy.sampling_rate < 1  # otherwise nothing is left to chance
+    plain_repeats = repeats if is_sampled else 1
     for name, arm, count, curve in (
         (PRIVATE, study, repeats, tallies.curve),
-        (WITHOUT, without_privacy(study), 1, tallies.curve_without),
+        (WITHOUT, without_privacy(study), plain_repeats, tallies.curve_without),
     ):
         runs = [_scored_rounds(arm, split) for _ in range(count)]
         tallies.arm(name).add([run[-1] for run in runs], held, sites)
