@@ -23,7 +23,7 @@ from larrey_server.flower.fleet import LONG_POLL_S
 from larrey_server.flower.messages import SiteReply
 from larrey_server.flower.post import Parcel
 from larrey_server.gatekeeper import Gatekeeper
-from larrey_server.receipts import check_receipt
+from larrey_server.receipt_check import matching_receipt
 
 __all__ = ["CHUNK_BYTES", "ExchangeService"]
 
@@ -66,7 +66,7 @@ class ExchangeService(stubs.ExchangeServicer):
             if left <= 0 or self._coordinator.book.revision(site) != request.studies_seen:
                 break
             bell.wait(guest, heard, left)
-        self._coordinator.heard(site)
+            self._coordinator.heard(site)
         return self._reply(site)
 
     def Fetch(
@@ -87,8 +87,8 @@ class ExchangeService(stubs.ExchangeServicer):
         site = self._gatekeeper.site_of(context)
         self._coordinator.heard(site)
         try:
-            self._claim(site, request.digest, request.total_bytes)
-            return self._have(request.digest)
+            self._dispatch.claim_upload(site, request.digest, request.total_bytes)
+            return self._have(request.digest, request.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
 
@@ -98,18 +98,16 @@ class ExchangeService(stubs.ExchangeServicer):
         """Take an upload from the offset its first part names."""
         site = self._gatekeeper.site_of(context)
         self._coordinator.heard(site)
-        digest = ""
         try:
             first = next(request_iterator)
-            digest = first.digest
-            self._claim(site, digest, first.total_bytes)
-            if not self._spool.complete(digest):
+            self._dispatch.claim_upload(site, first.digest, first.total_bytes)
+            if not self._spool.complete(first.digest):
                 self._receive(first, request_iterator)
+            return self._have(first.digest, first.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
         except (StopIteration, grpc.RpcError):  # cut: what came stays, the site resumes
-            pass
-        return self._have(digest) if digest else wire.OfferReply()
+            return wire.OfferReply()
 
     def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> wire.GiveReply:
         """Take a reply message: an update that lies here with its receipt, or a code."""
@@ -149,14 +147,10 @@ class ExchangeService(stubs.ExchangeServicer):
         revision = self._coordinator.book.revision(site)
         return wire.TakeReply(studies_revision=revision, server_time=time.time())
 
-    def _claim(self, site: str, digest: str, total_bytes: int) -> None:
-        self._spool.path(digest)  # refuses what is no digest
-        self._dispatch.claim_upload(site, digest, total_bytes)
-
-    def _have(self, digest: str) -> wire.OfferReply:
-        return wire.OfferReply(
-            have_bytes=self._spool.have(digest), complete=self._spool.complete(digest)
-        )
+    def _have(self, digest: str, total_bytes: int) -> wire.OfferReply:
+        if self._spool.complete(digest):
+            return wire.OfferReply(have_bytes=total_bytes, complete=True)
+        return wire.OfferReply(have_bytes=self._spool.have(digest))
 
     def _receive(self, first: wire.StorePart, rest: Iterator[wire.StorePart]) -> None:
         with self._spool.writer(first.digest, first.total_bytes, first.offset) as writer:
@@ -175,17 +169,22 @@ class ExchangeService(stubs.ExchangeServicer):
         if reply.update != errand.upload or not self._spool.complete(reply.update):
             raise Refusal("update-missing", f"{errand.site} did not upload what it names")
         try:
-            return check_receipt(
-                receipt,
-                site=errand.site,
-                signing_key=self._coordinator.registry.sites[errand.site].signing_key,
-                task=errand.task,
-                update=reply.update,
-                update_bytes=errand.courier.update_bytes,
-            )
+            return self._signed(errand, reply, receipt)
         except IntegrityError:
             self._coordinator.metrics.auth_failure("bad_signature")
             raise
+
+    def _signed(self, errand: Errand, reply: SiteReply, receipt: bytes) -> Signed:
+        """Return the receipt if this site signed it about this task and this update."""
+        site = errand.site
+        signed = Signed.from_bytes(receipt) if receipt else None
+        if signed and signed.signer != self._coordinator.registry.sites[site].signing_key:
+            raise IntegrityError("wrong-signer", f"a receipt of {site} has an unexpected signer")
+        nbytes = errand.courier.update_bytes
+        matching_receipt(signed, errand.task.key, site=site, update=reply.update, nbytes=nbytes)
+        if signed is None:
+            raise IntegrityError("receipt-missing", f"{site} sent an update without a receipt")
+        return signed
 
 
 def chunks(descriptor: int, offset: int) -> Iterator[wire.Chunk]:

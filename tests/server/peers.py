@@ -17,7 +17,11 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.fleet_pb2_grpc import FleetStub
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 import larrey_server.flower  # noqa: F401 - sets flwr's switches before flwr is imported
@@ -260,8 +264,9 @@ class SitePeer:
 
 def make_give(message: Message, content: RecordDict, receipt: bytes = b"") -> wire.GiveRequest:
     reply = Message(content, reply_to=message)
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
+    with no_object_id_recompute():
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
     pushed = PushMessagesRequest(
         node=Node(node_id=reply.metadata.src_node_id),
         messages_list=[message_to_proto(remove_content_from_message(reply))],

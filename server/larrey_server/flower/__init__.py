@@ -11,7 +11,7 @@ import os
 
 __all__ = ["ENVIRONMENT"]
 
-# Read by flwr when it is imported; an operator's own setting wins where it is not about egress.
+# Read by flwr when it is imported.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",  # else telemetry.flower.ai
     "FLWR_DISABLE_UPDATE_CHECK": "1",  # else api.flower.ai
@@ -19,4 +19,3 @@ ENVIRONMENT = {
     "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(2 << 20),  # measured best for 100 MB messages
 }
 os.environ.update(ENVIRONMENT)
-os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")  # our own log names studies and sites

@@ -6,6 +6,7 @@ names of sites are what lasts. Does not know studies, rounds or receipts.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
@@ -40,6 +41,7 @@ class Engine:
     """Flower's in-memory link state, hosted here."""
 
     def __init__(self, sites: Mapping[str, ec.EllipticCurvePublicKey]) -> None:
+        logging.getLogger("flwr").setLevel(logging.WARNING)  # ours names studies and sites
         self.objects = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
         self.factory = LinkStateFactory(
             FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), self.objects
