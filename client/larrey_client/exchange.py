@@ -35,7 +35,13 @@ _OPTIONS = (
     ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
-_PASSING = frozenset({"coordinator-unreachable", "coordinator-timeout", "coordinator-busy"})
+_PASSING = frozenset(
+    {"coordinator-unreachable", "coordinator-closed", "coordinator-timeout", "coordinator-busy"}
+)
+# What grpcio 1.85 says when we do not trust the coordinator, and when it does not trust us: TLS 1.3
+# refuses a client certificate only after the handshake, by closing the connection.
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification")
+_CLOSED = ("Socket closed", "Connection reset")
 _CODES = {
     grpc.StatusCode.UNAVAILABLE: "coordinator-unreachable",
     grpc.StatusCode.CANCELLED: "coordinator-unreachable",
@@ -205,11 +211,19 @@ def _translated() -> Iterator[None]:
 def _transport_error(error: grpc.RpcError) -> TransportError:
     call = cast(grpc.Call, error)  # every error that a stub raises is also its call
     status, details = call.code(), call.details() or ""
-    if status is grpc.StatusCode.UNAVAILABLE and "CERTIFICATE_VERIFY_FAILED" in details:
+    if status is grpc.StatusCode.UNAVAILABLE and any(mark in details for mark in _UNTRUSTED):
         return TransportError(
             "coordinator-untrusted",
-            "the coordinator's certificate is not signed by the authority in site.toml",
+            "the coordinator's certificate is not signed by the authority in site.toml for its"
+            " address",
             "Compare coordinator.authority with the consortium's invitation.",
+        )
+    if "failed to connect" in details and any(mark in details for mark in _CLOSED):
+        return TransportError(
+            "coordinator-closed",
+            "the coordinator closed the connection at once, as it does with a certificate that it"
+            " does not accept",
+            "Check that identity.certificate is registered, not expired and from its authority.",
         )
     code = _CODES.get(status, "coordinator-failed")
     step = "Ask the coordinator whether this site's certificate is registered and valid."

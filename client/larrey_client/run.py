@@ -171,6 +171,8 @@ def _metrics(settings: SiteSettings, store: SiteStore, tls: Tls) -> SiteMetrics:
         metrics.spent.labels(dataset.name).set(spent)
     expiry = x509.load_pem_x509_certificate(tls.certificate).not_valid_after_utc
     metrics.certificate_expiry.set(expiry.timestamp())
+    if expiry.timestamp() < time.time():
+        logger.error("this site's certificate expired at=%s; ask for a new one", expiry)
     return metrics
 
 

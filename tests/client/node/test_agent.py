@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +20,9 @@ from larrey_privacy.accounting import epsilon_pld
 from larrey_privacy.ledger import Hold
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.certificates import Credential, issue_client, make_authority
 from larrey_protocol.errors import DataError, LarreyError
+from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, open_signed, sign
 from larrey_protocol.study import Study
@@ -285,8 +289,6 @@ def test_a_stop_between_reserve_and_commit_keeps_the_reservation(
 
 
 def test_a_proposal_the_consortium_did_not_sign_is_not_kept(agent: Agent, peer: Peer) -> None:
-    from larrey_protocol.keys import SigningKey
-
     forged = sign(Proposal(study=STUDY, proposed_at=1.0), SigningKey.generate())
     peer.propose(forged.to_bytes())
     wait_until(lambda: ("proposal-rejected", "wrong-signer") in audit_of(agent))
@@ -362,24 +364,32 @@ def test_the_node_finds_a_coordinator_that_comes_back(
     assert agent.is_connected
 
 
+@pytest.fixture
+def foreign() -> Credential:
+    return make_authority("somebody else", now=dt.datetime.now(dt.UTC))
+
+
 def test_a_coordinator_under_a_foreign_authority_is_not_trusted(
-    settings: SiteSettings, start: Callable[[], Agent], pki: Pki
+    settings: SiteSettings, start: Callable[[], Agent], foreign: Credential
 ) -> None:
-    import datetime as dt
-
-    from larrey_protocol.certificates import make_authority
-
-    foreign = make_authority("somebody else", now=dt.datetime.now(dt.UTC))
     settings.coordinator.authority.write_bytes(foreign.certificate)
     agent = start()
     wait_until(lambda: agent.trouble == "coordinator-untrusted")
 
 
+def test_a_refused_certificate_has_its_own_code(
+    settings: SiteSettings, start: Callable[[], Agent], foreign: Credential
+) -> None:
+    ours = issue_client(foreign, "alpha", now=dt.datetime.now(dt.UTC))
+    settings.identity.certificate.write_bytes(ours.certificate)
+    settings.identity.key.write_bytes(ours.key)
+    agent = start()
+    wait_until(lambda: agent.trouble == "coordinator-closed")
+
+
 def test_stopping_while_it_trains_takes_less_than_two_seconds(
     start: Callable[[], Agent], peer: Peer, approve: Approve, trainer: SmallTrainer
 ) -> None:
-    import time
-
     agent = start()
     task = peer.first_task(approve(agent, STUDY))
     trainer.release.clear()
