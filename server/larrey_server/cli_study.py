@@ -31,7 +31,12 @@ Run = Callable[[argparse.Namespace], int]
 
 def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``study`` and its verbs to the parser."""
-    study = commands.add_parser("study", help="write, propose, launch and watch studies")
+    study = commands.add_parser(
+        "study",
+        help="check, propose, launch and watch studies",
+        epilog="example:\n  larrey study check examples/heart/study.toml\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verbs = study.add_subparsers(title="verbs", metavar="VERB", required=True)
     check = _verb(verbs, "check", "check a study file, offline", _check, _CHECK)
     check.add_argument("file", type=Path, help="study.toml; its contract lies beside it")

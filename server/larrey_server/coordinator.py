@@ -20,6 +20,7 @@ from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Signed
 from larrey_protocol.study import Study
 from larrey_server.aggregator import Aggregator
+from larrey_server.checkpoints import Checkpoints
 from larrey_server.claims import true_epsilon
 from larrey_server.conductor import Conductor
 from larrey_server.feed import Feed
@@ -156,14 +157,14 @@ class Coordinator:
         Raises:
             Refusal: ``no-such-round``.
         """
-        folder = self.state / "studies" / short(row.digest)
-        found = sorted(folder.glob("round-*.safetensors"))
-        wanted = found[-1:] if number < 0 else [folder / f"round-{number:04d}.safetensors"]
-        if not wanted or wanted[0] not in found:
+        study = self.book.study(row.digest)
+        wanted = int(self._progress(study)["applied"]) if number < 0 else number
+        path = Checkpoints(self.state / "studies", study).model(wanted)
+        if not path.is_file():
             raise Refusal(
                 "no-such-round", f"study {row.name} has no model of round {number}", "Try -1."
             )
-        return wanted[0]
+        return path
 
     def is_ready(self) -> bool:
         """Return whether work is accepted."""

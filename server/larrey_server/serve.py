@@ -7,9 +7,11 @@ says they are, and go on at the next start.
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from types import FrameType
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from larrey_protocol.errors import FileError, PortBusy
+from larrey_protocol.errors import FileError, PortBusy, UsageError
 from larrey_protocol.keys import read_private
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.control_service import MAX_WATCHES, ControlService
@@ -154,21 +156,27 @@ def serve(config: Path) -> int:
     return 0
 
 
-def _not_bound(address: str, settings: CoordinatorSettings) -> FileError | PortBusy:
+def _not_bound(address: str, settings: CoordinatorSettings) -> UsageError:
     """Return why gRPC did not open the port; it says the same for a bad key and a busy port."""
-    import socket
-
-    host, port = split_address(address)
-    with suppress(OSError), socket.create_server((host, port)):
-        return FileError(
-            "invalid-certificate",
-            f"gRPC took neither {settings.identity.certificate} with its key nor {address}",
-            "Check that certificate, key and authority are PEM and belong together.",
+    try:
+        with socket.create_server(split_address(address)):
+            pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return PortBusy(
+                "port-busy",
+                f"expected to listen on {address}, found another process there",
+                "Stop it, or choose another [listen] address in coordinator.toml.",
+            )
+        return UsageError(
+            "bad-address",
+            f"cannot listen on {address}: {error.strerror}",
+            "Choose an address of this machine and a port over 1023.",
         )
-    return PortBusy(
-        "port-busy",
-        f"expected to listen on {address}, found another process there",
-        "Stop it, or choose another [listen] address in coordinator.toml.",
+    return FileError(
+        "invalid-certificate",
+        f"gRPC does not take {settings.identity.certificate} with its key and authority",
+        "Check that all three are PEM and belong together.",
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from larrey_protocol.errors import PortBusy
+from larrey_protocol.errors import PortBusy, UsageError
 from larrey_server.cli import main
 from larrey_server.serve import Hub
 from tests.server.peers import Federation, Folder, running
@@ -157,6 +157,11 @@ def test_a_busy_port_is_refused_before_anything_is_written(
     with pytest.raises(PortBusy, match=federation.hub.address):
         Hub(settings)
     assert not (tmp_path / "state").exists()
+
+
+def test_an_address_of_another_machine_is_refused(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bad-address"):
+        Hub(folder.settings(tmp_path / "state", "192.0.2.1:9443"))
 
 
 def test_help_imports_neither_torch_nor_flwr_nor_grpc() -> None:
