@@ -127,9 +127,12 @@ def _propose(parsed: argparse.Namespace) -> int:
 
 
 def _launch(parsed: argparse.Namespace) -> int:
+    from larrey_server.cli_watch import describe
+
     with _operator(parsed) as operator:
         facts = operator.launch(parsed.study)
-    _print(facts, as_json=parsed.json)
+    sys.stdout.write((json.dumps(facts) if parsed.json else describe(facts)) + "\n")
+    sys.stderr.write(f"launched; follow it: larrey study watch {parsed.study}\n")
     return 0
 
 
