@@ -68,7 +68,10 @@ def make_app(data: str = "") -> ClientApp:
         site = str(config.get("site") or "") or _site_of(place.study, context)
         start = flat_of(arrays, place.layout)
         cohort = cached_cohort(_data_path(context, data), place.contract)
-        delta = local_update(place.study, place.network, cohort, site=site, start=start)
+        sequence = int(config.get("ledger-sequence") or 0)  # type: ignore[arg-type]  # a number
+        delta = local_update(
+            place.study, place.network, cohort, site=site, start=start, sequence=sequence
+        )
         reply = RecordDict({"arrays": record_of(place.layout, delta), "metrics": MetricRecord({})})
         return Message(reply, reply_to=message)
 
@@ -91,6 +94,7 @@ def local_update(
     *,
     site: str,
     start: NDArray[np.float32],
+    sequence: int = 0,
 ) -> NDArray[np.float32]:
     """Return the update of one round of local training: what a trainer makes of a model.
 
@@ -100,14 +104,17 @@ def local_update(
         cohort: the site's prepared rows.
         site: one that the study invites; gives the public batch size.
         start: the round's global model, flat.
+        sequence: of the reservation in the site's ledger; 0 where there is none.
     """
     load_flat(network, start)
     plan, correction = _plan(study, site), _correction(study, start)
     sampler = PoissonSampler()
     if not isinstance(study.file.privacy, DpSgd):
         return train_plain(network, cohort, plan, sampler=sampler, correction=correction).delta
+    noise = NoiseStream()
+    noise.bind(sequence)
     return train_round(
-        network, cohort, plan, noise=NoiseStream(), sampler=sampler, correction=correction
+        network, cohort, plan, noise=noise, sampler=sampler, correction=correction
     ).delta
 
 

@@ -58,7 +58,7 @@ class Assignment:
     device: str
     units: int  # private
 
-    def train(self, model: int, *, round_number: int, phase: str) -> int:
+    def train(self, model: int, *, round_number: int, phase: str, sequence: int) -> int:
         """Return a sealed memory file with the update that the app makes of a model file.
 
         Raises:
@@ -70,7 +70,7 @@ class Assignment:
             content = RecordDict(
                 {
                     "arrays": record_of(self.layout, flat),
-                    "config": self._config(round_number, phase),
+                    "config": self._config(round_number, phase, sequence),
                 }
             )
             arrays = _arrays_of(app(_message(content, round_number), self._context()))
@@ -85,13 +85,14 @@ class Assignment:
             with contextlib.suppress(LarreyError):  # the first round will say so
                 prepare_study(self.text, self.device)
 
-    def _config(self, round_number: int, phase: str) -> ConfigRecord:
+    def _config(self, round_number: int, phase: str, sequence: int) -> ConfigRecord:
         return ConfigRecord(
             {
                 "study": self.text,
                 "site": self.site,
                 "round": round_number,
                 "phase": phase,
+                "ledger-sequence": sequence,
                 "server-round": round_number,  # this and lr: the names of Flower's own strategies
                 "lr": self.study.file.training.learning_rate,
             }

@@ -1,4 +1,4 @@
-"""What a hospital's own monitoring may see: Prometheus text and probes, on loopback only.
+"""What a hospital's own monitoring may see: Prometheus text and probes, on loopback unless asked.
 
 Counts, times and budgets of this node; never anything about rows, labels or tensors.
 """

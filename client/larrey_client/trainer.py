@@ -108,7 +108,12 @@ class _Server:
             raise LarreyError("study-not-loaded", "the trainer holds no such study")
         if self._warming is not None:
             self._warming.join()
-        return self._assignment.train(files[0], round_number=frame["round"], phase=frame["phase"])
+        return self._assignment.train(
+            files[0],
+            round_number=frame["round"],
+            phase=frame["phase"],
+            sequence=frame["sequence"],
+        )
 
 
 def _import_app() -> None:

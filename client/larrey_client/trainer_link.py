@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,7 @@ class TrainTask:
     round: int
     phase: str
     site: str
+    sequence: int = 0  # of the reservation in the ledger; goes into the keys of the noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class TrainerLink:
                 raise LarreyError("study-not-loaded", "the trainer holds another study")
             if process.fresh:
                 self._load(process, self._loaded)
-            frame = {"op": "train", "round": task.round, "phase": task.phase, "site": task.site}
+            frame = {"op": "train", **asdict(task)}
             answer, fds = self._ask(process, frame, [model], deadline)
         return _only_update(answer, fds)
 

@@ -143,9 +143,9 @@ class Worker:
             with node.trainer_turn:
                 units = self._load(approval)
                 _enforce(decide_study(replace(approval, units=units)))
-                self._reserve(task, approval)
+                sequence = self._reserve(task, approval)
                 left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
-                wish = TrainTask(task.study, task.round, task.phase, node.site)
+                wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
                 update = node.trainer.train(wish, model, timeout_s=left)
         finally:
             os.close(model)
@@ -183,8 +183,11 @@ class Worker:
             salt=self._node.store.secret(),
         )
 
-    def _reserve(self, task: Task, approval: StudyCase) -> None:
-        """Debit the round, durably; write down what was delivered before."""
+    def _reserve(self, task: Task, approval: StudyCase) -> int:
+        """Debit the round, durably; return the entry's number in the ledger.
+
+        What was delivered before is written down in the same commit.
+        """
         store, at = self._node.store, _stamp(self._node.now())
         work = (approval.dataset, task.study, task.round, task.model)
         with store.transaction():
@@ -192,13 +195,14 @@ class Worker:
                 store.ledger.settle(dataset, study, number, model, at)
             earlier = store.ledger.reservation(*work)
             reserve = store.ledger.reserve_again if earlier else store.ledger.reserve
-            reserve(*work, round_mechanism(approval.study), at)
+            entry = reserve(*work, round_mechanism(approval.study), at)
             store.audit(
                 "round-reserved", self._node.site,
                 study=task.study, round=task.round, subject=task.model,
             )  # fmt: skip
         self._forget_settled()
         self._show_budget(approval)
+        return entry.seq
 
     def _commit(self, task: Task, approval: StudyCase, update: int) -> Answered:
         """Check what would leave, keep it, sign for it, durably."""

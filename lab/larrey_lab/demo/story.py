@@ -189,8 +189,8 @@ def _ask_too_much(
     spent = after[0]["epsilon_spent"] - before[0]["epsilon_spent"]
     if view["state"] != "refused" or spent != 0:
         raise LarreyError("demo-broken", f"{site} was to refuse {digest} for free and did not")
-    allowed = f"at least {_POLICY['min_noise_multiplier']:g}, says the site's policy"
-    sentence = f"{asked}, {allowed}"
+    allowed = f"at least {_POLICY['min_noise_multiplier']:g}"
+    sentence = f"{asked}, where the policy allows {allowed}"
     screen.detail(f"{_title(site)} refused by itself [{view['code']}]: {sentence}; nothing spent")
     return RefusalFacts(bold.name, site, view["code"], sentence, asked, allowed, spent)
 

@@ -160,7 +160,7 @@ def test_a_wrong_name_is_a_sentence_with_a_code(
     [
         ("[policy]", "[policy]\nmin_noise = 3", "unknown-key"),
         ('name = "alpha"', 'name = "Alpha!"', "invalid-file"),
-        ('metrics = ""', 'metrics = "0.0.0.0:1"', "invalid-file"),
+        ('metrics = ""', 'metrics = "127.0.0.1"', "invalid-file"),
         ('metrics = ""', "metrics = ", "invalid-toml"),
     ],
 )
