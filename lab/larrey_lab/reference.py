@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from larrey_client.cli import make_parser as site_parser
+from pydantic import BaseModel
+
+from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
 from larrey_protocol.contract import Contract
 from larrey_protocol.study import StudyFile
 from larrey_server.cli import make_parser as coordinator_parser
 from larrey_server.settings import CoordinatorSettings
-from pydantic import BaseModel
 
 __all__ = ["pages"]
 
@@ -40,6 +42,7 @@ def _schema(model: type[BaseModel]) -> str:
 
 
 def _command_line() -> str:
+    os.environ["COLUMNS"] = "88"  # argparse wraps at the terminal's width
     lines = [
         "# Command line",
         "",
@@ -61,8 +64,8 @@ def _command_line() -> str:
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """Give the parser and those of its subcommands, depth first."""
     yield parser
-    for action in parser._actions:  # noqa: SLF001 - argparse offers no public way to the tree
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
                 yield from _leaves(child)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from larrey_lab.evaluation import Interval
 from larrey_lab.facts import DemoFacts
-from larrey_lab.utility import CENTRAL, PRIVATE, WITHOUT, Arm, alone_at
+from larrey_lab.utility import CENTRAL, PRIVATE, WITHOUT, alone_at
 
 __all__ = ["Screen"]
 
