@@ -19,9 +19,9 @@ from larrey_client.flower import Incoming, make_give, open_take
 from larrey_client.settings import load_settings
 from larrey_client.task import Task
 from larrey_protocol.keys import SigningKey
+from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, sign
 from larrey_protocol.tensors import pack
-from larrey_protocol.models import model_layout
 
 
 def main(config: Path) -> None:

@@ -26,6 +26,7 @@ _EXAMPLE = """example:
   larrey-site study show heart                  read in plain words what a study asks
   larrey-site study approve heart               allow it; nothing else can run
 """
+_OF_A_STUDY = ("study show", "study approve", "study refuse")
 Json = Any  # Any: JSON values are recursive
 
 
@@ -64,8 +65,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(where: Any, name: str, text: str, act: Callable[..., Json], tell: str) -> Any:
-        command = where.add_parser(name, help=text, description=text, parents=[common])
+    def add(where: Any, words: str, text: str, act: Callable[..., Json], tell: str) -> Any:
+        study = " heart" if words in _OF_A_STUDY else ""
+        command = where.add_parser(
+            words.rsplit(maxsplit=1)[-1],
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  larrey-site {words}{study} --config site.toml\n",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[common],
+        )
         command.set_defaults(act=act, tell=_teller(tell))
         return command
 
@@ -74,16 +83,16 @@ def build_parser() -> argparse.ArgumentParser:
     add(commands, "ledger", "what each dataset's budget is used for", _ledger, "explain_ledger")
     study = commands.add_parser("study", help="studies proposed to this site")
     verbs = study.add_subparsers(required=True, metavar="VERB")
-    add(verbs, "list", "all studies proposed here", _studies, "explain_studies")
-    show = add(verbs, "show", "what a study asks, in plain words", _show, "explain_study")
-    approve = add(verbs, "approve", "allow a study on a dataset", _approve, "")
-    refuse = add(verbs, "refuse", "say no to a study", _refuse, "")
+    add(verbs, "study list", "all studies proposed here", _studies, "explain_studies")
+    show = add(verbs, "study show", "what a study asks, in plain words", _show, "explain_study")
+    approve = add(verbs, "study approve", "allow a study on a dataset", _approve, "")
+    refuse = add(verbs, "study refuse", "say no to a study", _refuse, "")
     for command in (show, approve, refuse):
         command.add_argument("study", help="name or digest")
     approve.add_argument("--dataset", help="which dataset, if this site has several")
     audit = commands.add_parser("audit", help="the site's own proofs")
     proofs = audit.add_subparsers(required=True, metavar="VERB")
-    add(proofs, "verify", "check ledger, audit trail and receipts", _verify, "")
+    add(proofs, "audit verify", "check ledger, audit trail and receipts", _verify, "")
     return parser
 
 
