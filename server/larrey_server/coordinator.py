@@ -138,6 +138,11 @@ class Coordinator:
         else:
             self.engine.heartbeat(site)
 
+    def lost(self, site: str) -> None:
+        """Note that a site's connection broke, as it does at once when its node is killed."""
+        if self._presence.lost(site):
+            self._gone(site)
+
     def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
         """Carry a site's answer to the study's conductor."""
         if update:
@@ -282,8 +287,11 @@ class Coordinator:
     def _look_for_silence(self) -> None:
         while not self._stopped.wait(_TICK_S):
             for site in self._presence.silent():
-                logger.warning("site down site=%s", site)
-                self._presence_changed()
-                for conductor in self._conductors():
-                    with suppress(LarreyError):
-                        conductor.site_down(site)
+                self._gone(site)
+
+    def _gone(self, site: str) -> None:
+        logger.warning("site down site=%s", site)
+        self._presence_changed()
+        for conductor in self._conductors():
+            with suppress(LarreyError):
+                conductor.site_down(site)

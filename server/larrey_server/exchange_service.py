@@ -18,6 +18,7 @@ from larrey_protocol.signed import Signed
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.coordinator import Coordinator
+from larrey_server.doorbell import Doorbell
 from larrey_server.flower.courier import Errand
 from larrey_server.flower.fleet import LONG_POLL_S
 from larrey_server.flower.messages import SiteReply
@@ -44,9 +45,9 @@ class ExchangeService(stubs.ExchangeServicer):
     def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> wire.TakeReply:
         """Wait for work, at most 20 s; an empty reply means: list your studies, or ask again."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
         bell = self._coordinator.engine.bell(site)
         guest, end = bell.enter(), time.monotonic() + LONG_POLL_S
+        self._coordinator.heard(site)  # after it displaced an earlier poll; see `_lost`
         context.add_callback(bell.ring)
         while self._coordinator.is_ready():
             heard = bell.rings
@@ -67,6 +68,8 @@ class ExchangeService(stubs.ExchangeServicer):
                 break
             bell.wait(guest, heard, left)
             self._coordinator.heard(site)
+        if not context.is_active():
+            self._lost(site, bell, guest)
         return self._reply(site)
 
     def Fetch(
@@ -135,6 +138,14 @@ class ExchangeService(stubs.ExchangeServicer):
             self._dispatch.reject(errand)
         self._coordinator.answered(errand, update, receipt, code)
         return wire.GiveReply(accepted=not fault, code=fault)
+
+    def _lost(self, site: str, bell: Doorbell, guest: int) -> None:
+        """Call a site down whose poll broke, unless it polls over a newer connection."""
+        if bell.is_displaced(guest) or not self._coordinator.is_ready():
+            return
+        self._coordinator.lost(site)
+        if bell.is_displaced(guest):  # the newer poll came meanwhile
+            self._coordinator.heard(site)
 
     def _handed_over(self, site: str, parcel: Parcel) -> wire.TakeReply:
         reply = self._reply(site)

@@ -1,4 +1,4 @@
-"""Which sites are there: a site is up while it polls, down after a silence of 30 s.
+"""Which sites are there: up while they poll, down when their poll breaks or after 30 s of silence.
 
 Pure bookkeeping over a given clock; the caller acts on what changed.
 """
@@ -38,6 +38,11 @@ class Presence:
             for site in gone:
                 del self._heard[site]
             return gone
+
+    def lost(self, site: str) -> bool:
+        """Call a site down whose connection broke; return True if it was up until now."""
+        with self._lock:
+            return self._heard.pop(site, None) is not None
 
     def up(self) -> tuple[str, ...]:
         """Return the sites that are there."""

@@ -121,6 +121,17 @@ def test_a_site_that_lost_its_connection_gets_its_task_again(
     assert alpha.give(before, code="trainer-failed").code == "not-expected"
 
 
+def test_a_site_whose_poll_breaks_is_down_at_once(federation: Federation, alpha: SitePeer) -> None:
+    coordinator, digest = federation.hub.coordinator, start(federation)
+    alpha.work()
+    row = coordinator.book.find(digest)
+    until(lambda: coordinator.status(row)["sites"][0]["state"] == "working")
+    waiting = alpha.exchange.Take.future(wire.TakeRequest(studies_seen=alpha.seen))
+    until(lambda: coordinator.engine.bell("alpha").is_waited_on)
+    waiting.cancel()
+    until(lambda: coordinator.status(row)["sites"][0]["state"] == "away", limit_s=5)
+
+
 def test_a_task_is_not_sent_again_over_the_same_connection(
     federation: Federation, alpha: SitePeer
 ) -> None:
