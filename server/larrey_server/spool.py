@@ -190,8 +190,13 @@ class Spool:
                 shutil.copyfile(path, copy)
                 copy.replace(target)
 
+    def keep(self, digest: str) -> None:
+        """Let the blob stay, whoever drops it, until it was released as often as kept."""
+        with self._lock:
+            self._adopted[digest] += 1
+
     def release(self, digest: str) -> None:
-        """Undo one `adopt`; the last one drops the blob."""
+        """Undo one `adopt` or `keep`; the last one drops the blob."""
         with self._lock:
             self._adopted[digest] -= 1
         self.drop(digest)
@@ -208,15 +213,32 @@ class Spool:
             raise Refusal("blob-missing", "no such blob is offered here") from error
 
     def drop(self, digest: str) -> None:
-        """Forget a blob and any part of it, unless it is adopted."""
+        """Forget a blob and any part of it, and end its upload, unless it is adopted or kept."""
         path = self.path(digest)
         with self._lock:
             if self._adopted[digest] > 0:
                 return
             del self._adopted[digest]
             self._sound.discard(digest)
+            if (writer := self._writers.pop(digest, None)) is not None:
+                writer.supersede()
             path.unlink(missing_ok=True)
             _part(path).unlink(missing_ok=True)
+
+    def sweep(self, before: float) -> int:
+        """Remove what was last written before a time and is neither adopted nor kept.
+
+        An earlier process left it: nothing here is on record, so only age tells what no open round
+        can ask for again. Returns how many files went; to be called before uploads are taken.
+        """
+        swept = 0
+        with self._lock:
+            held = {digest.removeprefix("sha256:") for digest, n in self._adopted.items() if n > 0}
+            for path in self.folder.iterdir():
+                if path.name not in held and path.stat().st_mtime < before:
+                    path.unlink()
+                    swept += 1
+        return swept
 
     def _finish(self, digest: str, writer: SpoolWriter) -> None:
         """Close an upload and, if it is whole, turn it into the blob."""
@@ -228,8 +250,9 @@ class Spool:
             if found == digest:
                 _part(path).replace(path)
                 self._sound.add(digest)
+            elif found is not None:
+                _part(path).unlink(missing_ok=True)
         if found not in (None, digest):
-            _part(path).unlink(missing_ok=True)
             raise IntegrityError("wrong-digest", "the uploaded bytes are not the announced blob")
 
 

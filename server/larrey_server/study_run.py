@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from larrey_protocol.audit import AuditRecord
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.norms import norm_bound
@@ -51,6 +50,7 @@ from larrey_server.round_values import (
 )
 from larrey_server.rounds import advance, begin, deadline, expects, next_wake, task_key
 from larrey_server.spool import Spool
+from larrey_server.step_record import step_record
 from larrey_server.watching import changes, describe
 
 __all__ = ["Arrived", "Averaged", "Checked", "Message", "StudyRun", "Surroundings"]
@@ -89,9 +89,10 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The worker looked at an update."""
+    """The worker looked at an update whose receipt fits."""
 
     arrived: Arrived
+    receipt: Receipt
     outcome: Outcome
 
 
@@ -114,9 +115,9 @@ class StudyRun:
         self._post = post
         self._checkpoints = Checkpoints(around.studies, study)
         self._checking: dict[str, Arrived] = {}
-        self._receipts: dict[str, Receipt] = {}  # of the open attempt
-        self._signed: dict[str, bytes] = {}
+        self._signed: dict[str, bytes] = {}  # receipts of the open attempt
         self._uploads: set[str] = set()  # updates that counted in some attempt of the open round
+        self._kept: set[str] = set()  # updates that nobody else may drop from the spool
         self._sent: dict[str, Task] = {}
         self._offered = ""  # digest of the model that sites may fetch
         self._epsilon: dict[str, float] = {}
@@ -196,12 +197,13 @@ class StudyRun:
             return
         nbytes = self._checkpoints.layout.nbytes
         try:
-            self._receipts[answer.site] = matching_receipt(
+            receipt = matching_receipt(
                 answer.receipt, answer.key, site=answer.site, update=answer.update, nbytes=nbytes
             )
         except IntegrityError as error:
             self._take(answer, error.code)
             return
+        self._keep(answer.update)
         if not self._around.spool.complete(answer.update):
             self._take(answer, "update-missing")
             return
@@ -210,7 +212,7 @@ class StudyRun:
             self._around.spool.path(answer.update),
             self._checkpoints.layout,
             norm_bound(self._study, answer.site),
-            lambda outcome: self._post(Checked(answer, outcome)),
+            lambda outcome: self._post(Checked(answer, receipt, outcome)),
         )
 
     def _checked(self, message: Checked) -> None:
@@ -220,7 +222,7 @@ class StudyRun:
         if code == "aggregator-stopped":  # the coordinator ends; the answer comes again
             return
         if expects(self.state, answer.site, answer.key, ""):
-            self._take(answer, code)
+            self._take(answer, code, message.receipt)
         else:
             self._ignore(answer)  # its round closed meanwhile
 
@@ -229,9 +231,9 @@ class StudyRun:
         answer = self._checking.get(site)
         return answer is not None and expects(self.state, site, answer.key, "")
 
-    def _take(self, answer: Arrived, code: str) -> None:
+    def _take(self, answer: Arrived, code: str, receipt: Receipt | None = None) -> None:
         """Hand a judged answer to the rules; one with a code does not count."""
-        phase, receipt = answer.key.phase, self._receipts.get(answer.site)
+        phase = answer.key.phase
         reply = Reply(answer.site, phase, code=code)
         if not code and receipt is not None:
             self._keep_epsilon(answer.site, receipt.epsilon)
@@ -253,29 +255,52 @@ class StudyRun:
         fact = {"event": "answer-ignored", "site": answer.site, "round": answer.key.round}
         self._publish([fact])
 
+    def _keep(self, update: str) -> None:
+        """Hold an update here, whatever other sites and studies do with the same bytes."""
+        if update not in self._kept:
+            self._kept.add(update)
+            self._around.spool.keep(update)
+
     def _drop(self, update: str) -> None:
         """Forget an update unless an answer that counts, or may yet count, names it."""
         needed = self._uploads | {answer.update for answer in self._checking.values()}
-        if update and update not in needed:
+        if update in self._kept - needed:
+            self._kept.remove(update)
+            self._around.spool.release(update)
+        elif update and update not in needed:
             self._around.spool.drop(update)
 
     def _averaged(self, outcome: Outcome) -> None:
-        if outcome.code != "aggregator-stopped":
-            self._feed(Aggregated(self._around.clock(), outcome.digest, outcome.code))
+        """Go on with the next model.
+
+        Raises:
+            IntegrityError: the coordinator could not make it. That is no site's fault and has to
+                be mended here, so the round stays open in the journal.
+        """
+        if outcome.code == "aggregator-stopped":
+            return
+        if outcome.code:
+            text = f"round {self.state.round} of {self._name} could not be aggregated"
+            raise IntegrityError(outcome.code, text, "Mend it, then start the coordinator again.")
+        self._feed(Aggregated(self._around.clock(), outcome.digest))
 
     def _feed(self, event: Event) -> None:
-        """Let the rules decide, carry out what they say, then tell those who watch."""
+        """Let the rules decide, make it durable, then carry it out and tell those who watch."""
         before = self.state
-        self.state, actions = advance(before, event)
+        after, actions = advance(before, event)
         cells = tuple(cell for a in actions if isinstance(a, Commit) for cell in a.cells)
+        if any(isinstance(action, Commit) for action in actions):
+            rows = tuple(ContributionRow(cell, self._receipt_of(cell)) for cell in cells)
+            self._around.journal.commit(self._transition(before, after, rows))
+        self.state = after
         for action in actions:
             self._carry_out(action, before)
-        self._publish(changes(before, self.state, cells))
+        self._publish(changes(before, after, cells))
 
     def _carry_out(self, action: Action, before: State) -> None:
         match action:
             case Commit():
-                self._commit(action.cells, before)
+                self._forget(action.cells, before)
             case Send() if self._is_checking(action.site):
                 pass  # its answer is here already
             case Send():
@@ -313,47 +338,38 @@ class StudyRun:
             new_state=self._checkpoints.state(round_),
         )
 
-    def _commit(self, cells: tuple[Cell, ...], before: State) -> None:
-        """Make the step durable; what the step no longer needs is forgotten afterwards."""
-        rows = tuple(ContributionRow(cell, self._receipt_of(cell)) for cell in cells)
-        self._around.journal.commit(self._transition(rows, before))
+    def _forget(self, cells: tuple[Cell, ...], before: State) -> None:
+        """Let go of what the step that is now durable no longer needs, and offer its model."""
+        ended = self.state.status == "ended"
         if cells:
-            self._receipts.clear()
             self._signed.clear()
-        if self.state.round != before.round or self.state.status == "ended":
-            for update in self._uploads:
-                self._around.spool.drop(update)
+        if ended:
+            self._checking.clear()  # nobody will hear what the worker finds
+        if self.state.round != before.round or ended:
             self._uploads.clear()
+            for update in tuple(self._kept):
+                self._drop(update)
             self._checkpoints.forget_state(self.state.applied - 1)
         self._offer()
 
     def _receipt_of(self, cell: Cell) -> bytes | None:
         return self._signed.get(cell.site) if cell.update else None
 
-    def _transition(self, rows: tuple[ContributionRow, ...], before: State) -> Transition:
-        state = self.state
-        action, subject = _verb(before, state), state.model
-        record = AuditRecord(
-            0,
-            self._around.wall(),
-            "coordinator",
-            action,
-            state.plan.study,
-            state.round,
-            subject,
-            state.reason,
-        )
+    def _transition(
+        self, before: State, state: State, rows: tuple[ContributionRow, ...]
+    ) -> Transition:
+        record = step_record(before, state, self._around.wall())
         ended = state.status == "ended"
-        certify = (lambda head: self._certificate(head, rows)) if ended else None
+        certify = (lambda head: self._certificate(state, head, rows)) if ended else None
         return Transition(state.plan.study, snapshot(state), record, rows, certify)
 
-    def _certificate(self, head: str, rows: tuple[ContributionRow, ...]) -> bytes:
+    def _certificate(self, state: State, head: str, rows: tuple[ContributionRow, ...]) -> bytes:
         """Return the signed certificate; ``rows`` are in the same commit."""
         digest, journal = self._study.digest, self._around.journal
         answers = journal.answers(digest)
         certificate = make_certificate(
             self._study,
-            self.state,
+            state,
             [row.cell for row in (*journal.contributions(digest), *rows)],
             declined={a.site: a.code for a in answers if a.decision == "refused"},
             audit_head=head,
@@ -379,14 +395,3 @@ class StudyRun:
     @property
     def _name(self) -> str:
         return self._study.name
-
-
-def _verb(before: State, after: State) -> str:
-    """Return the audit trail's word for a step."""
-    if after.status == "ended":
-        return "study-ended"
-    if before.status == "waiting":
-        return "study-started"
-    if after.applied > before.applied:
-        return "round-applied"
-    return "round-repeated" if after.attempt != before.attempt else "phase-closed"

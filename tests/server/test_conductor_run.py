@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,76 @@ def test_a_check_that_outlasts_its_round_does_not_cost_the_site_the_next(bench: 
     bench.play()
     outcomes = [c.outcome for c in certificate(bench).matrix if c.site == "delta"]
     assert outcomes == ["late", "contributed", "contributed"]
+
+
+def test_a_check_that_outlasts_its_attempt_counts_in_the_next_with_its_update(
+    bench: Bench,
+) -> None:
+    bench.launch()
+    asked = dict(bench.errands.waiting)
+    bench.answer("alpha", asked["alpha"])
+    bench.now += 60.0
+    bench.run.handle(SiteDown(bench.now, "gamma"))  # repeats the round before the check ends
+    assert bench.run.state.attempt == 2
+    bench.work()
+    (reply,) = bench.run.state.replies
+    assert reply.update == digest_bytes(honest_update(bench.study, "alpha", asked["alpha"].model))
+
+
+def test_an_update_that_counts_survives_whoever_else_drops_the_same_bytes(bench: Bench) -> None:
+    bench.launch()
+    site, task = bench.errands.waiting.pop(0)
+    bench.answer(site, task)
+    digest = digest_bytes(honest_update(bench.study, site, task.model))
+    bench.spool.drop(digest)  # as when another study's upload of it is abandoned
+    bench.work()
+    bench.spool.drop(digest)
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+
+
+def test_nothing_of_an_answer_stays_in_the_spool_when_the_study_ends_before_its_check(
+    bench: Bench,
+) -> None:
+    bench.sites_up = ["alpha", "beta"]
+    bench.launch()
+    slow = bench.errands.waiting.pop()
+    bench.errands.waiting.clear()
+    for _ in range(2):
+        bench.now += 60.0
+        bench.answer(*slow)
+        bench.run.handle(SiteDown(bench.now, "alpha"))
+        bench.run.handle(SiteUp(bench.now, "alpha"))
+    assert bench.run.state.status == "ended"
+    assert [p.name for p in bench.spool.folder.iterdir()] == [
+        bench.run.state.model.removeprefix("sha256:")
+    ]
+
+
+def test_a_step_that_is_not_durable_is_shown_to_nobody(bench: Bench) -> None:
+    bench.launch()
+    bench.play(steps=8)
+    before, told = bench.run.status(), len(bench.events)
+    bench.journal.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        bench.work()
+    assert bench.run.status() == before
+    assert len(bench.events) == told
+    bench.start()
+
+
+def test_a_round_that_the_coordinator_cannot_aggregate_stays_open(bench: Bench) -> None:
+    bench.launch()
+    bench.play(steps=7)
+    next((bench.folder / "studies").rglob("round-0000.safetensors")).rename(bench.folder / "gone")
+    bench.work()  # the last check closes the round
+    with pytest.raises(IntegrityError, match="aggregation-failed"):
+        bench.work()
+    back = next((bench.folder / "studies").iterdir()) / "round-0000.safetensors"
+    (bench.folder / "gone").rename(back)
+    bench.kill_and_restart()
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
 
 
 def test_without_quorum_and_spares_the_study_fails_and_certifies_it(bench: Bench) -> None:

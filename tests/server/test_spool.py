@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,36 @@ def test_an_adopted_blob_outlives_drops_until_every_owner_released_it(
     spool.release(DIGEST)
     assert not spool.complete(DIGEST)
     assert (tmp_path / "model").read_bytes() == DATA
+
+
+def test_a_kept_blob_outlives_drops_until_it_is_released(spool: Spool) -> None:
+    spool.add_bytes(DATA)
+    spool.keep(DIGEST)
+    spool.drop(DIGEST)
+    assert spool.complete(DIGEST)
+    spool.release(DIGEST)
+    assert not spool.complete(DIGEST)
+
+
+def test_an_upload_that_is_dropped_meanwhile_ends_without_a_trace(spool: Spool) -> None:
+    with spool.writer(DIGEST, len(DATA)) as writer:
+        writer.write(DATA[:100])
+        spool.drop(DIGEST)
+        with pytest.raises(Refusal, match="upload-superseded"):
+            writer.write(DATA[100:])
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_a_sweep_removes_what_is_old_and_held_by_nobody(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(DATA)
+    spool.adopt(tmp_path / "model", DIGEST)
+    old, fresh = spool.add_bytes(b"old"), spool.add_bytes(b"fresh")
+    cut = digest_bytes(b"cut")
+    with spool.writer(cut, 3) as writer:
+        writer.write(b"c")
+    for name in (old, cut, DIGEST):
+        path = spool.path(name)
+        os.utime(path if path.exists() else path.with_suffix(".part"), (1000.0, 1000.0))
+    assert spool.sweep(before=2000.0) == 2
+    left = {path.name for path in spool.folder.iterdir()}
+    assert left == {spool.path(fresh).name, spool.path(DIGEST).name}
