@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.stats import norm
 
@@ -142,3 +143,32 @@ def test_no_central_limit_accountant_and_no_pickle_can_be_reached():
     forbidden = ("gdp", "GaussianAccountant", "opacus.accountants", "PrivacyEngine", "pickle.")
     forbidden += ("torch.load", "import pickle", "BatchMemoryManager", "manual_seed_all", "1.25")
     assert not [word for word in forbidden if word in text]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "q", "steps"), [(0.21, 1.0, 100_000), (0.5, 0.5, 10**6), (1e4, 1.0, 10**8)]
+)
+def test_a_mechanism_that_would_fill_the_memory_is_refused_at_once(sigma, q, steps):
+    with pytest.raises(Refusal) as refused:
+        epsilon_pld(small(sigma, q, steps), 1e-5)
+    assert refused.value.code == "mechanism-unaccounted"
+
+
+@pytest.mark.parametrize("order", [1.45, 2.35, 3.85])
+def test_the_divergence_is_finite_and_below_the_unsampled_one_at_any_rate(order):
+    for q in (0.1, 0.25, 0.5, 0.75, 0.9):
+        for sigma in (1.0, 2.0, 30.0, 1000.0):
+            assert 0 < rdp_at(small(sigma, q, 1), order) <= rdp_at(small(sigma, 1.0, 1), order)
+
+
+@pytest.mark.parametrize(("q", "sigma", "order"), [(0.01, 10.0, 32.0), (0.001, 1e4, 7.5)])
+def test_the_divergence_is_never_below_its_integral(q, sigma, order):
+    nodes, weights = np.polynomial.legendre.leggauss(4000)
+    seen = sigma / (1 + 1e-4)
+    half = 12 * seen + order / 2
+    x = half * nodes + order / 2
+    u = q * np.expm1((2 * x - 1) / (2 * seen**2))
+    excess = np.expm1(order * np.log1p(u)) - order * u
+    density = np.exp(-x * x / (2 * seen**2)) / (seen * math.sqrt(2 * math.pi))
+    exact = math.log1p(float(np.sum(half * weights * density * excess))) / (order - 1)
+    assert rdp_at(small(sigma, q, 1), order) >= exact
