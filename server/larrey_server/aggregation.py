@@ -10,6 +10,7 @@ its name only when it is whole and on disk. No torch, no network, no keys.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -38,6 +39,7 @@ __all__ = ["Averaging", "average", "from_json", "to_json"]
 _BLOCK_BYTES = 256 << 10  # all buffers of a few sites fit the second-level cache
 _BUFFERS_BYTES = 16 << 20  # of all sites together
 _ITEM = 4  # bytes of a float32
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +290,18 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
 
 
+def _die_with_parent(parent: int) -> None:
+    """End this process when the coordinator is killed, in whatever it does.
+
+    Else a worker that hung or was slow could give its file the name of a later one's.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
 def _main() -> None:
+    _die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator ends it by closing the pipe
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one descriptor a site

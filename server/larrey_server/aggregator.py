@@ -2,7 +2,8 @@
 
 Requests are served one after the other by one thread that talks to the worker over pipes. A worker
 that dies takes nothing with it: the request is asked once more of a new one (results are
-deterministic, files appear whole or not at all), then answered with a code.
+deterministic, files appear whole or not at all), then answered with a code. One that hangs is
+killed after a time that follows from the bytes it has to read and write.
 """
 
 from __future__ import annotations
@@ -22,9 +23,17 @@ from typing import Any
 from larrey_protocol.tensors import TensorLayout
 from larrey_server.aggregation import Averaging, to_json
 
-__all__ = ["Aggregator", "Averaging", "Outcome"]
+__all__ = ["Aggregator", "Averaging", "Outcome", "patience"]
 
 logger = logging.getLogger(__name__)
+_START_S = 60.0  # a new worker's imports on a busy machine, and one slow fsync
+_MOST_VECTORS = 4  # that a strategy keeps; each is read and written
+_SLOWEST_BYTES_PER_S = 4 << 20  # far below any disk that a coordinator should run on
+
+
+def patience(nbytes: int) -> float:
+    """Return after how many seconds a worker that reads and writes ``nbytes`` counts as hung."""
+    return _START_S + nbytes / _SLOWEST_BYTES_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +48,15 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class _Request:
     line: bytes
+    nbytes: int  # that it reads and writes
     done: Callable[[Outcome], None]
 
 
 class Aggregator:
     """One worker process; methods are thread-safe, callbacks come from its own thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: Callable[[int], float] = patience) -> None:
+        self._limit_s = limit_s
         self._inbox: SimpleQueue[_Request | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._swap = threading.Lock()  # while the worker is exchanged for a new one
@@ -54,9 +65,9 @@ class Aggregator:
         self._thread.start()
 
     @classmethod
-    def start(cls) -> Aggregator:
-        """Return a running worker."""
-        return cls()
+    def start(cls, limit_s: Callable[[int], float] = patience) -> Aggregator:
+        """Return a running worker; ``limit_s`` turns a request's bytes into its time."""
+        return cls(limit_s)
 
     @property
     def pid(self) -> int:
@@ -73,11 +84,12 @@ class Aggregator:
             "layout": layout.entries,
             "norm_bound": norm_bound,
         }
-        self._put(body, done)
+        self._put(body, layout.nbytes, done)
 
     def aggregate(self, averaging: Averaging, done: Callable[[Outcome], None]) -> None:
         """Have one round aggregated; never blocks."""
-        self._put(to_json(averaging), done)
+        files = len(averaging.updates) + 2 + 2 * _MOST_VECTORS
+        self._put(to_json(averaging), files * averaging.layout.nbytes, done)
 
     def stop(self) -> None:
         """End the worker; what it had not answered is answered ``aggregator-stopped``."""
@@ -87,21 +99,26 @@ class Aggregator:
         self._inbox.put(None)
         self._thread.join()
 
-    def _put(self, body: dict[str, Any], done: Callable[[Outcome], None]) -> None:  # Any: JSON
-        self._inbox.put(_Request(json.dumps(body).encode() + b"\n", done))
+    def _put(
+        self,
+        body: dict[str, Any],  # Any: JSON
+        nbytes: int,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        self._inbox.put(_Request(json.dumps(body).encode() + b"\n", nbytes, done))
 
     def _serve(self) -> None:
         while (request := self._inbox.get()) is not None:
-            request.done(self._ask(request.line))
+            request.done(self._ask(request))
         while not self._inbox.empty():
             if (request := self._inbox.get()) is not None:
                 request.done(Outcome("aggregator-stopped"))
         _reap(self._worker)
 
-    def _ask(self, line: bytes) -> Outcome:
-        """Return the worker's answer, of a second worker if the first dies."""
+    def _ask(self, request: _Request) -> Outcome:
+        """Return the worker's answer, of a second worker if the first dies or hangs."""
         for _ in range(2):
-            answer = _exchange(self._worker, line)
+            answer = _timed_exchange(self._worker, request.line, self._limit_s(request.nbytes))
             with self._swap:
                 if self._stopping.is_set():
                     return Outcome("aggregator-stopped")
@@ -109,23 +126,40 @@ class Aggregator:
                     return Outcome(**json.loads(answer))
                 _reap(self._worker)
                 logger.error("aggregation worker died status=%s", self._worker.returncode)
-                self._worker = _spawn()
+                try:
+                    self._worker = _spawn()
+                except OSError:  # no process or memory left; the next request tries again
+                    logger.exception("aggregation worker not started")
+                    break
         return Outcome("aggregation-crashed")
 
 
 def _spawn() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "larrey_server.aggregation"],
+        [sys.executable, "-m", "larrey_server.aggregation", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
 
 
+def _timed_exchange(worker: subprocess.Popen[bytes], line: bytes, limit_s: float) -> bytes:
+    """Return as `_exchange`; a worker that takes too long is killed."""
+    alarm = threading.Timer(limit_s, worker.kill)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        return _exchange(worker, line)
+    finally:
+        alarm.cancel()
+
+
 def _exchange(worker: subprocess.Popen[bytes], line: bytes) -> bytes:
     """Return the answer to one request, empty if the worker is gone."""
     if worker.stdin is None or worker.stdout is None:
         raise ValueError("the worker was started with pipes")
+    if worker.stdin.closed:  # reaped, and no new one could be started
+        return b""
     try:
         worker.stdin.write(line)
         worker.stdin.flush()

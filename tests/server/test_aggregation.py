@@ -18,8 +18,9 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.tensors import TensorLayout, pack
 from larrey_server.aggregation import Averaging, average
-from larrey_server.aggregator import Aggregator, Outcome
+from larrey_server.aggregator import Aggregator, Outcome, patience
 from larrey_strategies.registry import make_strategy
+from tests.server.peers import until
 
 SIZE = 150_001  # more than two blocks, and no multiple of one
 LAYOUT = TensorLayout((("0.weight", (3, 50_000)), ("0.bias", (1,))))
@@ -154,6 +155,57 @@ def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, aggregator: Aggreg
     task = job(tmp_path)
     os.kill(aggregator.pid, signal.SIGKILL)
     assert ask(lambda done: aggregator.aggregate(task, done)).code == ""
+
+
+def test_a_worker_that_hangs_is_killed_and_the_request_done_by_another(tmp_path: Path) -> None:
+    limits = iter([0.5])  # the second worker has all the time its imports need
+    process = Aggregator.start(limit_s=lambda _: next(limits, 30.0))
+    task, hung = job(tmp_path), process.pid
+    os.kill(hung, signal.SIGSTOP)
+    assert ask(lambda done: process.aggregate(task, done)) == Outcome(digest=average(task))
+    assert process.pid != hung
+    process.stop()
+
+
+def test_a_request_that_hangs_every_worker_is_answered_with_a_code(tmp_path: Path) -> None:
+    process = Aggregator.start(limit_s=lambda _: 0.3)
+    os.mkfifo(tmp_path / "update")  # opening it waits for a writer that never comes
+    outcome = ask(lambda done: process.check(tmp_path / "update", LAYOUT, 500.0, done))
+    assert outcome.code == "aggregation-crashed"
+    process.stop()
+
+
+def test_the_patience_with_a_worker_grows_with_what_it_reads_and_writes(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    process = Aggregator.start(limit_s=lambda nbytes: sizes.append(nbytes) or patience(nbytes))
+    (tmp_path / "update").write_bytes(pack(LAYOUT, vector(1)))
+    ask(lambda done: process.check(tmp_path / "update", LAYOUT, 500.0, done))
+    ask(lambda done: process.aggregate(job(tmp_path), done))
+    process.stop()
+    assert sizes[0] == LAYOUT.nbytes
+    assert sizes[1] >= 5 * LAYOUT.nbytes  # three updates, the old model and the new one
+    assert patience(4 << 30) - patience(0) > 600
+
+
+def test_a_hung_worker_does_not_outlive_a_killed_coordinator(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from larrey_protocol.tensors import TensorLayout
+from larrey_server.aggregator import Aggregator
+process = Aggregator.start()
+show = lambda outcome: print(process.pid, flush=True)
+process.check(Path({str(tmp_path)!r}), TensorLayout(()), 1.0, show)
+sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        os.kill(worker, signal.SIGSTOP)
+        process.kill()
+    stat = Path(f"/proc/{worker}/stat")
+    until(lambda: not stat.exists() or ") Z " in stat.read_text())
 
 
 def test_requests_left_at_the_stop_are_answered(tmp_path: Path) -> None:
