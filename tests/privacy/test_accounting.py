@@ -163,12 +163,10 @@ def test_the_divergence_is_finite_and_below_the_unsampled_one_at_any_rate(order)
 
 @pytest.mark.parametrize(("q", "sigma", "order"), [(0.01, 10.0, 32.0), (0.001, 1e4, 7.5)])
 def test_the_divergence_is_never_below_its_integral(q, sigma, order):
-    nodes, weights = np.polynomial.legendre.leggauss(4000)
     seen = sigma / (1 + 1e-4)
-    half = 12 * seen + order / 2
-    x = half * nodes + order / 2
+    x, step = np.linspace(-12 * seen, 12 * seen + order, 20_001, retstep=True)
     u = q * np.expm1((2 * x - 1) / (2 * seen**2))
     excess = np.expm1(order * np.log1p(u)) - order * u
     density = np.exp(-x * x / (2 * seen**2)) / (seen * math.sqrt(2 * math.pi))
-    exact = math.log1p(float(np.sum(half * weights * density * excess))) / (order - 1)
+    exact = math.log1p(float(np.sum(density * excess) * step)) / (order - 1)
     assert rdp_at(small(sigma, q, 1), order) >= exact
