@@ -32,6 +32,8 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.http2.max_frame_size", 4 << 20),
+    ("grpc.http2.bdp_probe", 0),  # fixed windows, as at the coordinator
+    ("grpc.http2.lookahead_bytes", 2 << 20),
     ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
