@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -99,10 +99,14 @@ def _round(
 
 
 class _Handler(grpc.GenericRpcHandler):
-    def __init__(self, exchange: object) -> None:
+    def __init__(
+        self, exchange: Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
+    ):
         self._method = grpc.stream_stream_rpc_method_handler(exchange)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> object:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._method if handler_call_details.method == _METHOD else None
 
 
@@ -114,7 +118,8 @@ def _client(folder: Path, port: int, nbytes: int) -> None:
     )
     outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     with grpc.secure_channel(f"localhost:{port}", tls, _OPTIONS) as channel:
-        incoming = channel.stream_stream(_METHOD)(iter(outbox.get, None))
+        exchange: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(_METHOD)
+        incoming = exchange(iter(outbox.get, None))
         got: list[bytes] = []
         for part in incoming:
             got.append(part)

@@ -27,7 +27,7 @@ from larrey_protocol.study import Study, StudyFile
 from larrey_server.operator import Operator
 from larrey_server.settings import load_operator
 
-__all__ = ["NoopRun", "Watcher", "fsync_seconds", "make_study", "run_noop"]
+__all__ = ["NoopRun", "Watcher", "approve", "fsync_seconds", "make_study", "run_noop"]
 
 _ROOT = Path(__file__).parent
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -80,7 +80,7 @@ def run_noop(study: Study, *, idle_s: float = 1.0) -> NoopRun:
         federation.start_sites()
         with Operator(load_operator(federation.workspace.operator)) as operator:
             digest = operator.propose(study)
-            _approve(federation, study.name)
+            approve(federation, study.name)
             time.sleep(idle_s)
             coordinator = Watcher(federation.processes["coordinator"])
             everything = [Watcher(pid) for pid in federation.processes.values()]
@@ -210,7 +210,9 @@ def _workspace(study: Study) -> Iterator[Federation]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _approve(federation: Federation, name: str) -> None:
+def approve(federation: Federation, name: str) -> None:
+    """Let every site approve a study with its own command, as soon as it got there."""
+
     def sign(site: str) -> None:
         config, words = str(federation.workspace.site(site)), ""
         for _ in range(100):

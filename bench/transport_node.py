@@ -22,6 +22,7 @@ from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, sign
 from larrey_protocol.tensors import pack
+from larrey_protocol.v1.larrey_pb2 import GiveRequest
 
 
 def main(config: Path) -> None:
@@ -35,9 +36,7 @@ def main(config: Path) -> None:
     )
     exchange = Exchange(settings.coordinator.address, tls, lambda sent, received: None)
     key, site = SigningKey.load(identity.signing_key), settings.site.name
-    proposals = ()
-    while not proposals:
-        proposals = exchange.studies().proposals
+    while not (proposals := list(exchange.studies().proposals)):
         time.sleep(0.1)
     study = Proposal.model_validate_json(Signed.from_bytes(proposals[0]).document).study
     answer = Answer(study=study.digest, site=site, decision="approved", answered_at=time.time())
@@ -61,7 +60,7 @@ def main(config: Path) -> None:
 
 def _reply(
     incoming: Incoming, task: Task, digest: str, update: Path, signer: tuple[str, SigningKey]
-) -> object:
+) -> GiveRequest:
     receipt = Receipt(
         study=task.study,
         site=signer[0],
