@@ -98,11 +98,16 @@ def _round(
     return time.perf_counter() - start
 
 
+_Behaviour = Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
+
+
 class _Handler(grpc.GenericRpcHandler):
     def __init__(
         self, exchange: Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
     ):
-        self._method = grpc.stream_stream_rpc_method_handler(exchange)
+        self._method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            exchange
+        )
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails

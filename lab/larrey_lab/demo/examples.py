@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from larrey_protocol.errors import FileError
@@ -10,7 +11,7 @@ __all__ = ["example"]
 
 _PLACES = (
     Path(__file__).parents[3] / "examples",  # a checkout
-    Path(__file__).parents[1] / "examples",  # an installed wheel
+    Path(sys.prefix) / "share" / "larrey" / "examples",  # an installed wheel
 )
 
 

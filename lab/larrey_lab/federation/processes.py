@@ -7,6 +7,7 @@ what does not listen; a process that this object did not start is never touched.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from larrey_protocol.errors import LarreyError
 
 __all__ = ["Federation", "run_command"]
 
-_READY = b"ready"
+_READY = re.compile(rb"^larrey(-site [^:]+:| coordinator) ready", re.MULTILINE)
 
 
 class Federation:
@@ -105,7 +106,7 @@ class Federation:
         end = time.monotonic() + limit_s
         waiting = set(names)
         while waiting:
-            waiting = {name for name in waiting if _READY not in self.log(name).read_bytes()}
+            waiting = {name for name in waiting if not _READY.search(self.log(name).read_bytes())}
             for name in waiting:
                 if self._running[name].poll() is not None or time.monotonic() > end:
                     raise self._failure(name)
