@@ -27,8 +27,9 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 _SECCOMP_MODE_FILTER = 2
 _ALLOW, _DENY, _KILL = 0x7FFF_0000, 0x0005_0000 | 1, 0x8000_0000  # deny: errno EPERM
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF instructions
-# Audit architecture and numbers of socket(2), io_uring_setup(2) (which can make sockets too).
-_CALLS = {"x86_64": (0xC000_003E, 41, 425), "aarch64": (0xC000_00B7, 198, 425)}
+# Audit architecture and numbers of socket(2), socketpair(2) (whose datagram sockets can send to any
+# local one, the system log for instance) and io_uring_setup(2) (which can make sockets too).
+_CALLS = {"x86_64": (0xC000_003E, 41, 53, 425), "aarch64": (0xC000_00B7, 198, 199, 425)}
 _X32 = 0x4000_0000  # second call table of x86_64
 
 
@@ -87,7 +88,7 @@ def _leave_network(libc: ctypes.CDLL) -> bool:
 
 
 def _forbid_sockets(libc: ctypes.CDLL) -> bool:
-    """Return whether the kernel took a filter that denies socket(2) and io_uring_setup(2)."""
+    """Return whether the kernel took a filter that denies every way to make a socket."""
     if platform.machine() not in _CALLS:
         return False
     audit, *denied = _CALLS[platform.machine()]

@@ -18,7 +18,7 @@ from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
 from larrey_strategies.registry import make_strategy
 
-__all__ = ["app_digest", "round_mechanism", "study_facts", "total_mechanism"]
+__all__ = ["app_digest", "round_mechanism", "study_facts", "total_mechanism", "unit_of"]
 
 
 def round_mechanism(study: Study) -> Spend:
@@ -32,6 +32,15 @@ def round_mechanism(study: Study) -> Spend:
         study.file.training.local_steps,
         model_layout(study).size,
     )
+
+
+def unit_of(study: Study) -> str:
+    """Return whom the study's epsilon protects, with the column that tells one from another.
+
+    The ledger keeps it with the budget: a later study that counts other units is refused.
+    """
+    unit = study.contract.unit
+    return f"{unit.name} (a value of {unit.column})"
 
 
 def total_mechanism(study: Study) -> Spend:

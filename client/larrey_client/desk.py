@@ -11,7 +11,7 @@ import logging
 import threading
 from dataclasses import replace
 
-from larrey_client.cost import round_mechanism, study_facts, total_mechanism
+from larrey_client.cost import round_mechanism, study_facts, total_mechanism, unit_of
 from larrey_client.gate import Refuse, StudyCase, decide_study
 from larrey_client.node import Node
 from larrey_client.records import Decision, Known
@@ -77,21 +77,25 @@ class Desk:
                 with node.store.transaction():
                     node.store.add_delivery(decision.study, reply.code)
                 if not reply.recorded:
-                    logger.warning("study=%s answer not taken code=%s", decision.study, reply.code)
+                    # %r: the code is the coordinator's own text
+                    logger.warning("study=%s answer not taken code=%r", decision.study, reply.code)
 
     def approve(self, reference: str, dataset: str | None, actor: str) -> Decision:
         """Approve a study for a dataset and hold its budget.
 
         Raises:
             UsageError: ``study-unknown``, ``study-ambiguous`` or ``dataset-required``.
-            Refusal: ``already-decided``, or the code of the rule that says no.
+            Refusal: ``already-decided``, ``study-ended``, or the code of the rule that says no.
             DataError: the data do not meet the contract.
         """
         node, known = self._node, self._undecided(reference)
+        if known.has_ended:
+            raise Refusal("study-ended", "the coordinator ended this study; nothing would run")
         chosen = self._choose(dataset)
-        case = replace(self._case(known.study), dataset=chosen.name)
+        case = replace(self._case(known.study), dataset=chosen.name, unit=chosen.unit)
         case = replace(case, rounds_free=self._rounds_free(chosen, known.study))
         _enforce(case)
+        self._require_unit(chosen, known.study)
         _enforce(replace(case, units=self._units(known.study, chosen)))
         made = self._decision(known.study, "approved", actor, case.facts.epsilon, chosen.name)
         with node.store.transaction():
@@ -238,10 +242,22 @@ class Desk:
         finally:
             node.trainer_turn.release()
 
+    def _require_unit(self, dataset: Dataset, study: Study) -> None:
+        """Refuse a study that protects other units than the dataset's budget was made for."""
+        with self._node.store.reading():
+            account = self._node.store.ledger.account(dataset.name)
+        if account is not None and account.unit != unit_of(study):
+            raise Refusal(
+                "unit-differs",
+                f"the study protects one {unit_of(study)}, the budget of '{dataset.name}' one"
+                f" {account.unit}",
+                "Ask for a contract with the same unit.",
+            )
+
     def _hold(self, dataset: Dataset, study: Study) -> None:
         ledger, at = self._node.store.ledger, f"{self._node.now():.3f}"
         budget = make_filter(dataset.epsilon, dataset.delta)
-        ledger.register(dataset.name, budget, study.contract.unit.name, at)
+        ledger.register(dataset.name, budget, unit_of(study), at)
         training = study.file.training
         ledger.hold(
             dataset.name,

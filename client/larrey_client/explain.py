@@ -26,13 +26,13 @@ def explain_study(view: Json) -> str:
     """Return what a study asks of this site, in the order in which people ask."""
     sites = ", ".join(f"{site['name']} ({site['patients']} or more)" for site in view["sites"])
     parts = [
-        f"{view['title']}  ({view['name']} version {view['version']})",
+        f"{_plain(view['title'])}  ({view['name']} version {view['version']})",
         f"  digest      {view['digest']}",
         f"  proposed by the consortium key {view['proposed_by']}",
         f"  state       {_state(view)}",
         "",
         f"What for      {_PURPOSES[view['purpose']]}",
-        f"Question      {view['question']}",
+        f"Question      {_plain(view['question'])}",
         f"Who           {sites}",
         f"Variables     {', '.join(_variable(v) for v in view['variables'])}",
         f"Outcome       {view['outcome']}",
@@ -82,6 +82,11 @@ def explain_status(status: Json) -> str:
     )
 
 
+def _plain(text: str) -> str:
+    """Return foreign text on one line, without what could forge or hide another line."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
 def _state(view: Json) -> str:
     if view["state"] == "waiting":
         return "waiting for a decision of this site"
@@ -94,7 +99,7 @@ def _state(view: Json) -> str:
 def _variable(variable: Json) -> str:
     if variable["kind"] == "category":
         return f"{variable['name']} ({len(variable['values'])} categories)"
-    unit = f" {variable['unit']}" if variable.get("unit") else ""
+    unit = f" {_plain(variable['unit'])}" if variable.get("unit") else ""
     low, high = variable["range"]
     return f"{variable['name']} ({low:g} to {high:g}{unit})"
 
@@ -106,9 +111,9 @@ def _model(model: Json) -> str:
 
 def _rounds(training: Json) -> str:
     spare = f" and {training['spare_rounds']} spare" if training["spare_rounds"] else ""
-    app = f", by the standard Flower app '{training['app']}'" if training["app"] else ""
+    app = f", by the standard Flower app '{_plain(training['app'])}'" if training["app"] else ""
     steps = f"{training['local_steps']} training steps each"
-    return f"{training['rounds']}{spare}, {steps}, combined by {training['strategy']}{app}"
+    return f"{training['rounds']}{spare}, {steps}, combined by {_plain(training['strategy'])}{app}"
 
 
 def _privacy(view: Json) -> str:

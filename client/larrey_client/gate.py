@@ -16,8 +16,9 @@ A study, on arrival and again when a person approves it (`decide_study`):
     10  epsilon-understated    rounds and spare rounds cost more than the study says
   when a dataset is chosen:
     11  dataset-unknown        site.toml has no dataset of that name
-    12  units-below-minimum    fewer patients than the policy or the contract asks for
-    13  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
+    12  unit-differs           the contract counts other units than the dataset's patients
+    13  units-below-minimum    fewer patients than the policy or the contract asks for
+    14  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
 
 A request of the coordinator, before anything is fetched (`decide_task`):
      1  study-not-approved     no person here approved that digest
@@ -100,7 +101,7 @@ class StudyFacts:
 
 @dataclass(frozen=True, slots=True)
 class StudyCase:
-    """A study before this site's policy; the last three are empty until a dataset is chosen."""
+    """A study before this site's policy; the last four are empty until a dataset is chosen."""
 
     site: str
     policy: Policy
@@ -110,6 +111,7 @@ class StudyCase:
     dataset: str = ""
     units: int | None = None  # patients found in the dataset
     rounds_free: int | None = None  # such rounds that the ledger can still hold
+    unit: str | None = None  # the column that site.toml says a patient is told by
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,14 @@ def _dataset(case: StudyCase) -> Refuse | None:
         return None
     known = ", ".join(case.datasets)
     return Refuse("dataset-unknown", f"no dataset '{case.dataset}' here", f"There is: {known}.")
+
+
+def _unit(case: StudyCase) -> Refuse | None:
+    column = case.study.contract.unit.column
+    if case.unit is None or column == case.unit:
+        return None
+    found = f"the study protects a value of '{column}', here a patient is told by '{case.unit}'"
+    return Refuse("unit-differs", found, "Ask for a contract with the right unit.column.")
 
 
 def _units(case: StudyCase) -> Refuse | None:
@@ -342,6 +352,7 @@ _STUDY_RULES = (
     _accounted,
     _claim,
     _dataset,
+    _unit,
     _units,
     _budget,
 )

@@ -74,7 +74,7 @@ class Outbox:
             self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
             reply = self._node.exchange.give(give)
             if not reply.accepted:
-                logger.warning("update=%s not taken code=%s", answered.update[:19], reply.code)
+                logger.warning("update=%s not taken code=%r", answered.update[:19], reply.code)
             return reply.accepted
 
         return patiently(self._node, attempt, deadline=deadline)

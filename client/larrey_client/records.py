@@ -10,7 +10,7 @@ from typing import Any
 
 from larrey_protocol.audit import AuditRecord, verify_chain
 from larrey_protocol.errors import IntegrityError, UsageError
-from larrey_protocol.signed import Proposal, Signed
+from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
 from larrey_protocol.study import Study
 
 __all__ = ["Answered", "Decision", "SiteRecords", "audit_fields", "verify_audit"]
@@ -124,6 +124,18 @@ class SiteRecords:
             *key,
         )
         return Answered(*row) if row else None
+
+    def last_receipt(self) -> Receipt | None:
+        """Return the newest receipt that this site signed, None before the first.
+
+        Raises:
+            IntegrityError: ``malformed-document``.
+        """
+        row = self._one("SELECT receipt FROM answers ORDER BY rowid DESC LIMIT 1")
+        if row is None:
+            return None
+        signed = Signed.from_bytes(bytes(row[0]))
+        return open_signed(signed, Receipt, signed.signer)
 
     def has_ended(self, study: str) -> bool:
         """Return whether the study ended."""

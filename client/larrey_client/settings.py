@@ -7,12 +7,14 @@ An unknown key is an error that names the nearest valid one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from larrey_protocol.canonical import DIGEST
+from larrey_protocol.errors import FileError
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
 
@@ -64,11 +66,13 @@ class Trainer(Record):
 class Dataset(Record):
     """A cohort on disk and its budget for all studies ever; fixed when it is first registered.
 
-    Epsilon and delta hold per patient at this site, add/remove neighbours.
+    Epsilon and delta hold per patient at this site, add/remove neighbours. ``unit`` names the
+    column that says who a row belongs to; without it, the first approved study decides.
     """
 
     name: SiteName
     path: Path
+    unit: str | None = Field(None, min_length=1, max_length=61)
     epsilon: float = Field(8.0, gt=0, le=100)
     delta: float = Field(1e-5, gt=0, lt=0.01)
 
@@ -127,10 +131,12 @@ def load_settings(path: Path) -> SiteSettings:
     """Return the settings in ``path`` with every path made absolute.
 
     Raises:
-        FileError: as `larrey_protocol.tomlfile.load_toml`.
+        FileError: as `larrey_protocol.tomlfile.load_toml`; ``data-shared`` when two datasets, each
+            with a budget of its own, are one file.
     """
     settings = load_toml(path, SiteSettings)
     folder = path.resolve().parent
+    _require_own_files([folder / dataset.path for dataset in settings.datasets], path)
     identity = settings.identity
     return settings.model_copy(
         update={
@@ -149,3 +155,13 @@ def load_settings(path: Path) -> SiteSettings:
             ),
         }
     )
+
+
+def _require_own_files(paths: Sequence[Path], where: Path) -> None:
+    resolved = [path.resolve() for path in paths]
+    if len(set(resolved)) < len(resolved):
+        raise FileError(
+            "data-shared",
+            f"{where}: two datasets are the same file, whose patients would have two budgets",
+            "Keep one [[datasets]] entry a file.",
+        )

@@ -19,7 +19,7 @@ from pathlib import Path
 from larrey_client import records
 from larrey_client.records import Answered, Decision, SiteRecords
 from larrey_privacy.ledger_store import Ledger, open_exclusive
-from larrey_protocol.audit import AuditRecord, append_record
+from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import FileError
 from larrey_protocol.signed import Signed
@@ -43,6 +43,7 @@ _TABLES = {
     ),
     "audit": "seq INTEGER PRIMARY KEY, record BLOB NOT NULL",
 }
+_KEYS = {"answers": ("study", "round", "phase", "model"), "audit": ("seq",)}
 
 
 class SiteStore:
@@ -57,6 +58,7 @@ class SiteStore:
         self._lock = threading.RLock()
         self._last = _create(connection)
         self.records = SiteRecords(connection)
+        self._require_signed_heads()
 
     @classmethod
     def open(cls, folder: Path, now: Callable[[], float]) -> SiteStore:
@@ -64,7 +66,8 @@ class SiteStore:
 
         Raises:
             UsageError: ``state-locked``; FileError: ``state-unusable``.
-            IntegrityError: ``ledger-damaged``, ``audit-broken``.
+            IntegrityError: ``ledger-damaged``, ``audit-broken``; ``ledger-behind`` or
+                ``audit-behind-anchor`` where the last receipt names a head that is gone.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,6 +165,14 @@ class SiteStore:
                 file.write(secrets.token_bytes(32))
         return path.read_bytes()
 
+    def _require_signed_heads(self) -> None:
+        """Refuse to start behind the newest receipt here; older heads hang on the same chains."""
+        receipt = self.records.last_receipt()
+        if receipt is not None:
+            seq, _, digest = receipt.ledger_head.partition(":")
+            self.ledger.require_heads([(int(seq), digest)])
+            verify_chain(self.records.audit(), anchor=receipt.audit_head)
+
     def _insert(self, table: str, *values: object) -> None:
         marks = ", ".join("?" * len(values))
         self._connection.execute(f"INSERT INTO {table} VALUES ({marks})", values)  # noqa: S608  # table is ours
@@ -194,4 +205,10 @@ def _create(connection: sqlite3.Connection) -> AuditRecord | None:
                 f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
                 f" BEGIN SELECT RAISE(ABORT, '{table} takes appends only'); END"
             )
+        same = " AND ".join(f"{key} = NEW.{key}" for key in _KEYS.get(table, ("study",)))
+        connection.execute(  # REPLACE deletes without asking the trigger on DELETE
+            f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table}"  # noqa: S608  # all ours
+            f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})"
+            f" BEGIN SELECT RAISE(ABORT, '{table} takes appends only'); END"
+        )
     return records.verify_audit(connection)

@@ -37,6 +37,28 @@ __all__ = ["TrainTask", "TrainerLink"]
 logger = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
 _KILL_GRACE_S = 5.0
+# All that a trainer may say went wrong, since a code may leave the site: another word from it would
+# be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
+_CODES = frozenset(
+    {
+        "app-failed",
+        "app-not-found",
+        "data-path-missing",
+        "gradient-missing",
+        "gradients-pending",
+        "load-malformed",
+        "loss-couples-patients",
+        "message-malformed",
+        "model-buffers",
+        "model-couples-patients",
+        "model-malformed",
+        "noise-missing",
+        "plan-impossible",
+        "reply-wrong-tensors",
+        "site-not-invited",
+        "trainer-failed",
+    }
+)
 _KindT = TypeVar("_KindT", int, str)
 
 
@@ -325,6 +347,8 @@ def _document(study: Study) -> bytes:
 def _failure(answer: dict[str, Any]) -> LarreyError:
     """Return the error that the trainer reports; an ill-formed report is a failure too."""
     kind = DataError if answer.get("kind") == "data" else LarreyError
+    if kind is LarreyError and answer["code"] not in _CODES:
+        return LarreyError("trainer-failed", "the trainer reported a code that it does not have")
     try:
         return kind(
             str(answer["code"]), str(answer.get("message", "")), str(answer.get("next_step", ""))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from larrey_client.cost import round_mechanism, study_facts
+from larrey_client.cost import round_mechanism, study_facts, unit_of
 from larrey_client.records import Known, SiteRecords
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_privacy.accounting import spend_cost
@@ -53,7 +53,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
         "purpose": file.study.purpose,
         "proposed_by": fingerprint(known.signer),
         "sites": [{"name": site.name, "patients": site.patients} for site in file.sites],
-        "unit": contract.unit.name,
+        "unit": unit_of(study),
         "variables": [_variable(column.model_dump()) for column in contract.columns],
         "outcome": contract.label.column,
         "model": {

@@ -129,7 +129,16 @@ class Worker:
         rule = settings.app(study.file.training.app or "")
         facts = StudyFacts(decision.epsilon, app_digest=app_digest(rule.module) if rule else "")
         names = tuple(dataset.name for dataset in settings.datasets)
-        case = StudyCase(self._node.site, settings.policy, study, facts, names, decision.dataset)
+        dataset = settings.dataset(decision.dataset)
+        case = StudyCase(
+            self._node.site,
+            settings.policy,
+            study,
+            facts,
+            names,
+            decision.dataset,
+            unit=dataset.unit if dataset else None,
+        )
         self._approvals[digest] = case
         return case
 
@@ -143,6 +152,8 @@ class Worker:
             with node.trainer_turn:
                 units = self._load(approval)
                 _enforce(decide_study(replace(approval, units=units)))
+                if request.deadline <= node.monotonic():  # fetching and loading take their time
+                    raise Refusal("deadline-passed", "the round's deadline is over")
                 sequence = self._reserve(task, approval)
                 left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
                 wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
@@ -254,7 +265,7 @@ class Worker:
     def _refuse(self, request: _Request, error: LarreyError) -> None:
         """Record why there is no update and send the code."""
         node, task = self._node, request.task
-        code = "data-not-ready" if isinstance(error, DataError) else error.code
+        code = "data-not-ready" if _is_about_data(error) else error.code
         is_refusal = isinstance(error, Refusal)
         logger.warning("study=%s round=%d %s", task.study[:19], task.round, error)
         node.metrics.tasks.labels("train", "refused" if is_refusal else "failed").inc()
@@ -303,6 +314,11 @@ def _check_model(model: int, layout: TensorLayout) -> None:
     except Refusal as error:
         code = error.code.replace("update-", "model-")
         raise Refusal(code, "the model sent is not one of this study", "") from error
+
+
+def _is_about_data(error: LarreyError) -> bool:
+    """Return whether the code alone would tell something about rows or their number."""
+    return isinstance(error, DataError) or error.code == "units-below-minimum"
 
 
 def _stamp(at: float) -> str:

@@ -26,6 +26,7 @@ STANDING_REFUSALS = frozenset(
         "strategy-unknown",
         "study-closed",
         "study-not-approved",
+        "unit-differs",
         "units-below-minimum",
     }
 )

@@ -27,7 +27,7 @@ from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, open_signed, sign
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
-from tests.client.node.conftest import Pki
+from tests.client.node.conftest import Pki, knows
 from tests.client.node.peer import Given, Peer, wait_until, wrap
 from tests.client.node.trainers import SmallTrainer
 from tests.protocol.samples import study as make_study
@@ -247,6 +247,25 @@ def test_what_is_wrong_with_the_data_stays_at_the_site(
     assert held(agent).rounds_used == 0
 
 
+def test_the_number_of_patients_does_not_show_in_a_code(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.units = 19  # under the minimum, since the approval
+    assert peer.request(task).fields["code"] == "data-not-ready"
+    assert held(agent).rounds_used == 0
+
+
+def test_a_deadline_that_passes_while_data_load_spends_nothing(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.load_s = 0.3
+    late = replace(task, deadline_s=0.2)
+    assert peer.request(late).fields["code"] == "deadline-passed"
+    assert held(agent).rounds_used == 0
+
+
 def test_an_update_over_its_norm_bound_does_not_leave(
     agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
 ) -> None:
@@ -340,6 +359,52 @@ def test_too_few_patients_are_refused_at_approval(
     trainer.units = 19
     with pytest.raises(LarreyError, match="units-below-minimum"):
         approve(agent, STUDY)
+
+
+def test_a_later_study_cannot_count_other_units_than_patients(
+    agent: Agent, peer: Peer, approve: Approve
+) -> None:
+    approve(agent, STUDY)
+    unit = STUDY.contract.unit.model_copy(update={"column": "visit"})
+    contract = STUDY.contract.model_copy(update={"unit": unit})
+    by_visit = Study(file=make_study(study__version=2).file, contract=contract)
+    with pytest.raises(LarreyError, match="unit-differs"):
+        approve(agent, by_visit)
+
+
+def test_a_study_is_refused_that_counts_other_units_than_the_site_says(
+    settings: SiteSettings, approve: Approve, trainer: SmallTrainer
+) -> None:
+    dataset = settings.datasets[0].model_copy(update={"unit": "patient_id"})
+    strict = settings.model_copy(update={"datasets": (dataset,)})
+    with open_node(strict, lambda _: trainer, threading.Event()) as agent:
+        with pytest.raises(LarreyError, match="unit-differs"):
+            approve(agent, STUDY)
+        assert agent.node.store.ledger_head.startswith("0:")
+
+
+def test_a_study_that_ended_before_a_decision_takes_no_budget(
+    agent: Agent, peer: Peer, pki: Pki
+) -> None:
+    peer.propose(sign(Proposal(study=STUDY, proposed_at=1.0), pki.consortium).to_bytes())
+    wait_until(lambda: knows(agent, STUDY))
+    peer.end(STUDY.digest)
+    wait_until(lambda: ("study-ended", "") in audit_of(agent))
+    with pytest.raises(LarreyError, match="study-ended"):
+        agent.desk.approve("tiny", None, "it-person")
+    assert agent.node.store.ledger_head.startswith("0:")
+
+
+def test_a_node_does_not_start_behind_what_it_signed(
+    start: Callable[[], Agent], peer: Peer, approve: Approve
+) -> None:
+    agent = start()
+    peer.request(peer.first_task(approve(agent, STUDY)))
+    connection = agent.node.store.records.connection
+    connection.execute("DROP TRIGGER privacy_ledger_no_delete")
+    connection.execute("DELETE FROM privacy_ledger WHERE seq > 2")
+    with pytest.raises(LarreyError, match="ledger-behind"):
+        start()
 
 
 def test_an_ended_study_gives_its_spare_rounds_back(

@@ -18,6 +18,7 @@ import pytest
 
 from larrey_client.agent import Agent
 from larrey_client.cli import main
+from larrey_client.explain import explain_study
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_protocol.errors import PortBusy
 from larrey_protocol.keys import SigningKey
@@ -67,6 +68,50 @@ def test_a_study_is_listed_shown_approved_and_on_the_ledger(
     assert ledger["studies"][0]["name"] == "tiny"
     assert 0 < ledger["held_share"] < 1
     assert "0 of 4 rounds" in site("ledger")[1]
+
+
+def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
+    forged = "Why?\nPrivacy       epsilon 0.1\x1b[8m\u202e\r"
+    view = {
+        **dict.fromkeys(("digest", "proposed_by", "state", "dataset", "code", "decided_by"), ""),
+        "name": "tiny",
+        "version": 1,
+        "title": forged,
+        "question": forged,
+        "outcome": "y",
+        "purpose": "statistics",
+        "sites": [],
+        "cost": [],
+        "longest_s": 1,
+        "unit": "patient",
+        "variables": [{"name": "a", "kind": "number", "unit": forged, "range": (0, 1)}],
+        "model": {"name": "logistic", "hidden": [], "parameters": 1},
+        "training": {"rounds": 1, "spare_rounds": 0, "local_steps": 1}
+        | {"app": forged, "strategy": forged},
+        "privacy": {"mechanism": "none"},
+        "leaves": {"bytes_per_round": 1, "tensors": []},
+    }
+    text = explain_study(view)
+    assert [line for line in text.splitlines() if line.startswith("Privacy")] == [
+        "Privacy       NO differential privacy: nothing bounds what the model tells about a person"
+    ]
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_study_s_privacy_names_the_column_that_tells_patients_apart(
+    proposed: Agent, site: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert "per patient (a value of pid) at this site" in site("study", "show", "tiny")[1]
+
+
+def test_one_file_cannot_have_two_budgets(
+    site: Callable[..., tuple[int, str, str]], site_file: Path
+) -> None:
+    (site_file.parent / "link.csv").symlink_to(site_file.parent / "heart.csv")
+    twin = '[[datasets]]\nname = "twin"\npath = "link.csv"\n'
+    site_file.write_text(site_file.read_text().replace("[policy]", f"{twin}[policy]"))
+    status, _, error = site("study", "list")
+    assert (status, "data-shared" in error) == (2, True)
 
 
 def test_who_approved_is_what_the_kernel_says(

@@ -101,6 +101,7 @@ STUDY_RULES = [
     ("mechanism-unaccounted", {"facts": StudyFacts(-1, mechanism_code="no-accountant")}, {}),
     ("epsilon-understated", {"facts": StudyFacts(3.00001)}, {"facts": StudyFacts(3.000001)}),
     ("dataset-unknown", {"dataset": "lung"}, {"dataset": ""}),
+    ("unit-differs", {"unit": "patient_id"}, {"unit": "pid"}),
     ("units-below-minimum", {"units": 19}, {"units": 20}),
     ("units-below-minimum", {"units": 1, "policy": Policy(min_units=1)}, {"units": None}),
     ("budget-exhausted", {"rounds_free": 3}, {"rounds_free": None}),

@@ -42,6 +42,13 @@ def test_a_row_can_be_neither_changed_nor_deleted(store: SiteStore, table: str, 
         store.records.connection.execute(statement)
 
 
+@pytest.mark.parametrize("table", ["answers", "audit"])
+def test_a_row_cannot_be_replaced(store: SiteStore, table: str) -> None:
+    fill(store)
+    with pytest.raises(sqlite3.IntegrityError, match="appends only"):
+        store.records.connection.execute(f"REPLACE INTO {table} SELECT * FROM {table}")
+
+
 def test_an_answer_is_given_once_and_for_ever(store: SiteStore) -> None:
     fill(store)
     assert store.records.answer(KEY) == Answered("sha256:u", 3, b"receipt")

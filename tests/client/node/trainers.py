@@ -25,6 +25,7 @@ class SmallTrainer:
         self.trained: list[TrainTask] = []
         self.fail: LarreyError | None = None
         self.load_fail: LarreyError | None = None
+        self.load_s = 0.0
         self.make: Callable[[Study], bytes] | None = None
         self.is_sealed = True
         self.entered, self.release = threading.Event(), threading.Event()
@@ -37,6 +38,7 @@ class SmallTrainer:
         self.loads.append((study.digest, data))
         if self.load_fail:
             raise self.load_fail
+        threading.Event().wait(self.load_s)
         self._study = study
         return self.units
 

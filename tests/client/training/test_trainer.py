@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -129,6 +130,15 @@ def test_the_trainer_has_no_network_no_secrets_and_no_needless_torch(
     link.stop()
 
 
+def test_the_trainer_cannot_make_a_socket_for_the_system_log(make_study, table, apps, cold_link):
+    study = make_study(app="pairs")
+    cold_link.load(study, site="alpha", data=table, app=f"{apps}:pairs")
+    told = float(_train(cold_link, study, np.zeros(5, np.float32))[0])
+    if "filter" not in cold_link.network:
+        pytest.skip("this kernel grants no filter")
+    assert told == errno.EPERM
+
+
 def test_the_trainer_leaves_no_core_and_cannot_be_traced(make_study, table, cold_link):
     cold_link.load(make_study(), site="alpha", data=table)
     with open(f"/proc/{cold_link.pid}/limits", encoding="ascii") as file:
@@ -144,6 +154,7 @@ def test_the_trainer_leaves_no_core_and_cannot_be_traced(make_study, table, cold
         ("dies", "trainer-crashed"),
         ("hangs", "trainer-timeout"),
         ("raises", "trainer-failed"),
+        ("talks", "trainer-failed"),
         ("renames", "reply-wrong-tensors"),
     ],
 )

@@ -7,6 +7,8 @@ import sys
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from larrey_protocol.errors import LarreyError
+
 
 def _reply(message: Message, arrays: ArrayRecord) -> Message:
     content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 12})})
@@ -24,6 +26,8 @@ dies = ClientApp()
 hangs = ClientApp()
 raises = ClientApp()
 renames = ClientApp()
+talks = ClientApp()
+pairs = ClientApp()
 tells_limits = ClientApp()
 
 
@@ -46,6 +50,21 @@ def _(message: Message, context: Context) -> Message:
 @raises.train()
 def _(message: Message, context: Context) -> Message:
     raise ValueError("a patient's value")
+
+
+@talks.train()
+def _(message: Message, context: Context) -> Message:
+    raise LarreyError("patient-4711-has-it", "a word of its own")
+
+
+@pairs.train()
+def _(message: Message, context: Context) -> Message:
+    told = 0
+    try:
+        socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError as error:
+        told = error.errno or 0
+    return _reply(message, _shifted(message, float(told)))
 
 
 @renames.train()
