@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from larrey_protocol.errors import Refusal
-from larrey_protocol.tensors import TensorLayout, parse_header
+from larrey_protocol.tensors import MAX_HEADER_BYTES, TensorLayout, parse_header
 
 __all__ = ["UpdateFacts", "check_update"]
 
 _BLOCK_BYTES = 1 << 20
+_PREFIX_BYTES = 8 + MAX_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def check_update(descriptor: int, layout: TensorLayout, *, norm_bound: float) ->
         raise _no("too-large", f"has {size} bytes, expected {layout.nbytes}")
     header = os.pread(descriptor, len(layout.header), 0)
     if header != layout.header:
-        found = parse_header(os.pread(descriptor, size, 0), file_bytes=size)
+        found = parse_header(os.pread(descriptor, _PREFIX_BYTES, 0), file_bytes=size)
         raise _no("wrong-tensors", f"has {len(found.entries)} tensors other than the study's")
     if size != layout.nbytes:
         raise _no("malformed", f"has {size} bytes, expected {layout.nbytes}")

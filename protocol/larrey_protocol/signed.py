@@ -45,7 +45,7 @@ class Answer(Record):
     study: Digest
     site: SiteName
     decision: Literal["approved", "refused"]
-    code: str = ""  # why refused; a stable code
+    code: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{2,47})?$")  # why refused
     answered_at: float
 
 

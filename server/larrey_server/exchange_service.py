@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 
@@ -28,6 +29,7 @@ from larrey_server.receipt_check import matching_receipt
 
 __all__ = ["CHUNK_BYTES", "ExchangeService"]
 
+_MAX_RECEIPT_BYTES = 16 << 10  # each is kept in the journal; an honest one has about one KiB
 CHUNK_BYTES = 1 << 20  # measured: 1 to 2 MiB is fastest, larger ones cost memory
 _LOST = "lost"  # a connection that ended while a message was taken for it
 
@@ -61,7 +63,8 @@ class ExchangeService(stubs.ExchangeServicer):
                     bell.ring()
                     break
                 if self._dispatch.carried(site, parcel.message_id, context.peer()):
-                    return self._handed_over(site, parcel)
+                    with suppress(Refusal):  # its study ended in this very moment
+                        return self._handed_over(site, parcel)
                 continue
             left = end - time.monotonic()
             if left <= 0 or self._coordinator.book.revision(site) != request.studies_seen:
@@ -188,6 +191,8 @@ class ExchangeService(stubs.ExchangeServicer):
     def _signed(self, errand: Errand, reply: SiteReply, receipt: bytes) -> Signed:
         """Return the receipt if this site signed it about this task and this update."""
         site = errand.site
+        if len(receipt) > _MAX_RECEIPT_BYTES:
+            raise IntegrityError("malformed-document", f"a receipt of {site} is too long")
         signed = Signed.from_bytes(receipt) if receipt else None
         if signed and signed.signer != self._coordinator.registry.sites[site].signing_key:
             raise IntegrityError("wrong-signer", f"a receipt of {site} has an unexpected signer")

@@ -6,6 +6,8 @@ Exchange, Studies and Flower's Fleet, operators speak Control, either may ask fo
 
 from __future__ import annotations
 
+import errno
+import logging
 import threading
 import time
 from collections import Counter
@@ -19,7 +21,9 @@ import grpc
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Member, Registry
 
-__all__ = ["Gatekeeper"]
+__all__ = ["MAX_CALLS", "Gatekeeper"]
+
+logger = logging.getLogger(__name__)
 
 _RIGHTS = {
     "larrey.v1.Exchange": frozenset({"site"}),
@@ -37,7 +41,7 @@ _WAITING = frozenset(
     }
 )
 _ABSENT = frozenset({"/grpc.health.v1.Health/Watch"})  # would hold a thread for ever
-_MAX_CALLS = 8  # of one caller at once; a node needs three
+MAX_CALLS = 8  # of one caller at once; a node needs three
 _MAX_CACHED = 4096  # certificates; a registry is far smaller
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -88,6 +92,11 @@ class Gatekeeper(grpc.ServerInterceptor):
     def site_of(self, context: grpc.ServicerContext) -> str:
         """Return the calling site's name."""
         return self.caller(context).name
+
+    def calls(self) -> dict[str, int]:
+        """Return how many calls each caller has in flight."""
+        with self._lock:
+            return dict(self._running)
 
     def _guard(self, method: str, handler: Handler) -> Handler:
         """Return ``handler`` behind the checks, in the pool that suits it."""
@@ -141,12 +150,26 @@ class Gatekeeper(grpc.ServerInterceptor):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "not-allowed")
         place = f"{caller.role} {caller.name}"
         with self._lock:
-            is_full = self._running[place] >= _MAX_CALLS
+            is_full = self._running[place] >= MAX_CALLS
             self._running[place] += not is_full
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
         try:
             yield
+        except grpc.RpcError:  # the caller went away
+            raise
+        except Exception as error:  # a call's guard: gRPC would send the text, paths and all
+            if context.code() is None:  # type: ignore[attr-defined] # missing from grpcio's stubs
+                logger.exception("failed method=%s caller=%s", method, caller.name)
+                context.abort(*_fault(error))
+            raise
         finally:
             with self._lock:
                 self._running[place] -= 1
+
+
+def _fault(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return what a caller may know of our own failure."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, "disk-full"
+    return grpc.StatusCode.INTERNAL, "internal-error"

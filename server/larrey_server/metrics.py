@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 __all__ = ["Metrics"]
 
 _AUTH_REASONS = ("unknown_key", "not_member", "bad_signature")
+_MAX_REASONS = 64  # sites choose them; a time series each is for ever
 _ROUND_OUTCOMES = ("completed", "no_quorum")
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
 _ROUND_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200)
@@ -30,6 +31,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._studies: dict[str, tuple[str, ...]] = {}  # name -> sites
+        self._reasons: set[str] = set()  # why answers did not count
         self._began: dict[str, float] = {}  # study -> when its round began, monotonic seconds
         self._build()
         self._build_rounds()
@@ -98,7 +100,11 @@ class Metrics:
         self._received.labels(study, site).inc()
 
     def update_rejected(self, study: str, site: str, reason: str) -> None:
-        """Count an answer that does not count, by its code."""
+        """Count an answer that does not count, by its code; past 64 codes as ``other``."""
+        with self._lock:
+            if len(self._reasons) < _MAX_REASONS:
+                self._reasons.add(reason)
+            reason = reason if reason in self._reasons else "other"
         self._rejected.labels(study, site, reason).inc()
 
     def round_began(self, study: str, number: int) -> None:

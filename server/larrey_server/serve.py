@@ -30,7 +30,7 @@ from larrey_server.coordinator import Coordinator
 from larrey_server.exchange_service import ExchangeService
 from larrey_server.flower.fleet import Fleet
 from larrey_server.flower.names import fleet_pb2_grpc
-from larrey_server.gatekeeper import Gatekeeper
+from larrey_server.gatekeeper import MAX_CALLS, Gatekeeper
 from larrey_server.http import Probes
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Registry, certificate_expiry
@@ -64,10 +64,12 @@ class Hub:
         registry = Registry.from_settings(settings)
         self.metrics = Metrics()
         sites = len(registry.sites)
+        callers = sites + len(settings.operators)
         # A long poll holds a thread; a site may hold one while its next one displaces it.
         waiting = ThreadPoolExecutor(2 * sites + MAX_WATCHES, thread_name_prefix="poll")
-        working = ThreadPoolExecutor(3 * sites + 8, thread_name_prefix="rpc")
-        gatekeeper = Gatekeeper(registry, self.metrics, waiting)
+        # Enough for all that one caller may do at once, times all callers: nobody starves another.
+        working = ThreadPoolExecutor(MAX_CALLS * callers + 8, thread_name_prefix="rpc")
+        gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, waiting)
         self._pools = (waiting, working)
         self._server = grpc.server(working, interceptors=[gatekeeper], options=_OPTIONS)
         self.address = self._bind(settings)  # before anything is started or written

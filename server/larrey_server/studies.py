@@ -61,7 +61,7 @@ class StudyBook:
         return study
 
     def answer(self, site: str, signed: Signed) -> Answer:
-        """Store a site's decision.
+        """Store a site's decision; the same one again changes nothing.
 
         Raises:
             IntegrityError: it is not signed by this site.
@@ -76,8 +76,9 @@ class StudyBook:
         if row.state == "ended":
             raise Refusal("study-ended", f"study {short(row.digest)} has ended")
         kept = AnswerRow(site, answer.decision, answer.code, signed.to_bytes())
-        self._journal.answer(row.digest, kept, time.time())
-        self.changed([site])
+        if kept not in self._journal.answers(row.digest):  # a repetition is not put on record
+            self._journal.answer(row.digest, kept, time.time())
+            self.changed([site])
         return answer
 
     def rows(self) -> tuple[StudyRow, ...]:

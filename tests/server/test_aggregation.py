@@ -151,6 +151,16 @@ def test_the_worker_says_with_a_code_why_an_update_does_not_count(
     assert outcome.code == code
 
 
+def test_an_update_with_another_header_is_refused_without_reading_it_whole(
+    tmp_path: Path, aggregator: Aggregator
+) -> None:
+    vast = TensorLayout((("0.weight", (1 << 38,)),))  # 1 TiB
+    (tmp_path / "update").touch()
+    os.truncate(tmp_path / "update", vast.nbytes)
+    outcome = ask(lambda done: aggregator.check(tmp_path / "update", vast, 1.0, done))
+    assert outcome.code == "update-malformed"
+
+
 def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, aggregator: Aggregator) -> None:
     task = job(tmp_path)
     os.kill(aggregator.pid, signal.SIGKILL)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -16,6 +18,7 @@ from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
     PullMessagesRequest,
     PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
@@ -40,6 +43,12 @@ from tests.server.peers import Federation, Folder, SitePeer, running, until
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = Folder.make(tmp_path_factory.mktemp("federation"))
     yield from running(folder, tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture
+def own_federation(tmp_path: Path) -> Iterator[Federation]:
+    """Return a federation whose study leaves no tasks to other tests."""
+    yield from running(Folder.make(tmp_path / "federation"), tmp_path / "state")
 
 
 @pytest.fixture
@@ -81,15 +90,20 @@ def doubled(message: Message) -> RecordDict:
     return RecordDict({"arrays": ArrayRecord([values * 2]), "metrics": metrics})
 
 
-def push(site: SitePeer, node: Node, reply: Message) -> None:
+def announce(site: SitePeer, node: Node, reply: Message) -> PushMessagesResponse:
     reply.metadata.__dict__["_message_id"] = reply.object_id
-    objects = get_all_nested_objects(reply)
     request = PushMessagesRequest(
         node=node,
         messages_list=[message_to_proto(remove_content_from_message(reply))],
         message_object_trees=[get_object_tree(reply)],
     )
-    pushed = site.fleet.PushMessages(request, timeout=5)
+    pushed: PushMessagesResponse = site.fleet.PushMessages(request, timeout=5)
+    return pushed
+
+
+def push(site: SitePeer, node: Node, reply: Message) -> None:
+    pushed = announce(site, node, reply)
+    objects = get_all_nested_objects(reply)
     for name in dict.fromkeys(pushed.objects_to_push):
         part = PushObjectRequest(
             node=node,
@@ -173,8 +187,9 @@ def test_a_finished_run_leaves_nothing_in_flowers_state(federation: Federation) 
 
 
 def test_a_studys_task_answered_over_the_plain_path_lacks_its_receipt(
-    federation: Federation,
+    own_federation: Federation,
 ) -> None:
+    federation = own_federation
     coordinator = federation.hub.coordinator
     digest = federation.propose(study())
     with federation.site("alpha") as alpha, federation.site("beta") as beta:
@@ -189,3 +204,64 @@ def test_a_studys_task_answered_over_the_plain_path_lacks_its_receipt(
         labels = {"study": "tiny", "site": "alpha", "reason": "receipt-missing"}
         registry = federation.hub.metrics.registry
         until(lambda: registry.get_sample_value("larrey_updates_rejected_total", labels) == 1)
+
+
+def test_a_reply_over_the_plain_path_has_a_limit_in_bytes(
+    federation: Federation, grid: StudyGrid
+) -> None:
+    engine = federation.hub.coordinator.engine
+    with federation.site("alpha") as alpha:
+        node = activate(alpha, engine.keys["alpha"])
+        content = RecordDict({"ask": ConfigRecord({"size": 300})})
+        grid.push_messages([grid.create_message(content, "train", node.node_id, "1")])
+        pulled = alpha.fleet.PullMessages(PullMessagesRequest(node=node), timeout=10)
+        reply = Message(RecordDict(), reply_to=message_from_proto(pulled.messages_list[0]))
+        pushed = announce(alpha, node, reply)
+        part = PushObjectRequest(
+            node=node,
+            run_id=reply.metadata.run_id,
+            session_id=pushed.session_id,
+            object_id="0" * 64,
+            object_content=bytes(4 << 20),
+        )
+        for _ in range(64):
+            assert not alpha.fleet.PushObject(part, timeout=5).stored
+        with pytest.raises(grpc.RpcError, match="reply-too-large"):
+            alpha.fleet.PushObject(part, timeout=5)
+
+
+def test_a_site_cannot_answer_for_another_over_the_plain_path(
+    federation: Federation, grid: StudyGrid
+) -> None:
+    engine = federation.hub.coordinator.engine
+    answered: list[str] = []
+    engine.on_reply(grid.run, answered.append)
+    with federation.site("alpha") as alpha, federation.site("beta") as beta:
+        nodes = [activate(site, engine.keys[site.name]) for site in (alpha, beta)]
+        content = RecordDict({"ask": ConfigRecord({"size": 1})})
+        grid.push_messages([grid.create_message(content, "train", nodes[0].node_id, "1")])
+        pulled = alpha.fleet.PullMessages(PullMessagesRequest(node=nodes[0]), timeout=10)
+        reply = Message(RecordDict(), reply_to=message_from_proto(pulled.messages_list[0]))
+        reply.metadata.__dict__["_src_node_id"] = nodes[1].node_id
+        assert not announce(beta, nodes[1], reply).objects_to_push
+    assert answered == []
+
+
+def test_an_object_counts_only_for_the_reply_that_announced_it(
+    federation: Federation, grid: StudyGrid
+) -> None:
+    engine = federation.hub.coordinator.engine
+    with federation.site("beta") as beta:
+        node = activate(beta, engine.keys["beta"])
+        content = RecordDict({"ask": ConfigRecord({"size": 2})})
+        grid.push_messages([grid.create_message(content, "train", node.node_id, "1")])
+        pulled = beta.fleet.PullMessages(PullMessagesRequest(node=node), timeout=10)
+        reply = Message(RecordDict(), reply_to=message_from_proto(pulled.messages_list[0]))
+        name = announce(beta, node, reply).objects_to_push[0]
+        part = PushObjectRequest(
+            node=node,
+            run_id=grid.run.run_id,
+            object_id=name,
+            object_content=get_all_nested_objects(reply)[name].deflate(),
+        )  # Flower takes it for any open session when none is named
+        assert not beta.fleet.PushObject(part, timeout=5).stored

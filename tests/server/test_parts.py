@@ -191,3 +191,12 @@ def test_a_delta_that_could_publish_a_patient_is_impossible() -> None:
 def test_an_unknown_strategy_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="fedprox"):
         check_claims(study(training__strategy="fedprocks"))
+
+
+def test_codes_that_sites_choose_cannot_fill_the_metrics() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.update_rejected("heart", "alpha", f"code-{number}")
+    lines = metrics.expose().decode().splitlines()
+    assert len([line for line in lines if line.startswith("larrey_updates_rejected_total{")]) == 65
+    assert any('reason="other"' in line and line.endswith(" 936.0") for line in lines)

@@ -12,9 +12,9 @@ import pytest
 
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.signed import Certificate, Proposal, open_signed, sign
+from larrey_protocol.signed import Answer, Certificate, Proposal, open_signed, sign
 from larrey_protocol.study import Study
-from larrey_protocol.v1.larrey_pb2 import TakeRequest
+from larrey_protocol.v1.larrey_pb2 import AnswerRequest, TakeRequest
 from larrey_server.serve import Hub
 from tests.protocol.samples import study
 from tests.server.peers import Federation, Folder, digest_of_bytes, running, until
@@ -152,3 +152,22 @@ def test_stopping_takes_less_than_two_seconds_with_sites_waiting(
         assert time.monotonic() - begun < 2
         waiting.cancel()
     assert digest.startswith("sha256:")
+
+
+def test_a_repeated_answer_is_recorded_once(federation: Federation) -> None:
+    digest = federation.propose(study())
+    journal = federation.hub.coordinator.journal
+    with federation.site("alpha") as alpha:
+        assert alpha.approve(digest).recorded
+        head = journal.head()
+        assert alpha.approve(digest).recorded
+    assert journal.head() == head
+
+
+def test_a_refusal_with_free_text_is_not_recorded(federation: Federation) -> None:
+    digest = federation.propose(study())
+    text = {"study": digest, "site": "alpha", "decision": "refused", "answered_at": 0.0}
+    with federation.site("alpha") as alpha:
+        answer = Answer.model_construct(**text, code="Mrs Miller's file is broken")
+        reply = alpha.studies.Answer(AnswerRequest(answer=sign(answer, alpha.key).to_bytes()))
+    assert (reply.recorded, reply.code) == (False, "malformed-document")

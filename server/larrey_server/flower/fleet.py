@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from larrey_server.flower.names import (
     PushMessagesRequest,
     PushMessagesResponse,
     PushObjectRequest,
+    PushObjectResponse,
     iterate_object_tree,
     rpc_error_translator,
 )
@@ -31,7 +33,8 @@ from larrey_server.flower.names import (
 __all__ = ["LONG_POLL_S", "Fleet"]
 
 LONG_POLL_S = 20.0
-_MAX_OBJECTS = 4096  # of one reply message; at 2 MiB each far over any model we serve
+_MAX_OBJECTS = 4096  # of one reply message
+_MAX_REPLY_BYTES = 256 << 20  # of all its objects: they lie in memory
 
 SiteOf = Callable[[grpc.ServicerContext], str]
 _MethodT = TypeVar("_MethodT", bound=Callable[..., Any])  # Any: Flower's methods differ in types
@@ -57,6 +60,17 @@ def _own_node(method: _MethodT) -> _MethodT:
     return _translated(call)  # type: ignore[return-value] # as above
 
 
+@dataclass(slots=True)
+class _Expected:
+    """A reply whose objects are still coming."""
+
+    session: str
+    objects_left: int
+    bytes_left: int
+    run_id: int
+    replied: str  # id of the message that it answers
+
+
 class Fleet(FleetServicer):
     """Flower's servicer, with the certificate as identity and long polls."""
 
@@ -65,7 +79,7 @@ class Fleet(FleetServicer):
         self._engine = engine
         self._site_of = site_of
         self._lock = threading.Lock()
-        self._expected: dict[str, tuple[int, int, str]] = {}  # session -> left, run, replied id
+        self._expected: dict[int, _Expected] = {}  # by node: one reply at a time
 
     def check_node(self, request: Any, context: grpc.ServicerContext) -> int:  # Any: any request
         """Return the caller's node, which must be the one the request names."""
@@ -121,20 +135,33 @@ class Fleet(FleetServicer):
         response = super().PushMessages(request, context)
         metadata = request.messages_list[0].metadata
         missing = len(set(response.objects_to_push))
-        if missing:
-            with self._lock:
-                entry = (missing, metadata.run_id, metadata.reply_to_message_id)
-                self._expected[response.session_id] = entry
-        else:
-            self._engine.replied(metadata.run_id, metadata.reply_to_message_id)
+        if not missing:  # not accepted, or sent before: a new reply is itself a new object
+            return response
+        with self._lock:
+            self._expected[request.node.node_id] = _Expected(
+                response.session_id,
+                missing,
+                _MAX_REPLY_BYTES,
+                metadata.run_id,
+                metadata.reply_to_message_id,
+            )
         return response
 
     @_own_node
     def PushObject(self, request: PushObjectRequest, context: grpc.ServicerContext) -> Any:
         """Store one object of a reply."""
+        size = len(request.object_content)
+        with self._lock:
+            expected = self._expected.get(request.node.node_id)
+            if expected is None or expected.session != request.session_id:
+                return PushObjectResponse(stored=False)
+            is_too_large = expected.bytes_left < size
+            expected.bytes_left -= size
+        if is_too_large:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "reply-too-large")
         response = super().PushObject(request, context)
         if response.stored:
-            self._count_down(request.session_id)
+            self._count_down(request.node.node_id, expected)
         return response
 
     @_own_node
@@ -167,13 +194,14 @@ class Fleet(FleetServicer):
         """Free a message that arrived."""
         return super().ConfirmMessageReceived(request, context)
 
-    def _count_down(self, session: str) -> None:
+    def _count_down(self, node: int, expected: _Expected) -> None:
         with self._lock:
-            left, run_id, replied = self._expected.pop(session, (0, 0, ""))
-            if left > 1:
-                self._expected[session] = (left - 1, run_id, replied)
-        if left == 1:
-            self._engine.replied(run_id, replied)
+            expected.objects_left -= 1
+            is_whole = expected.objects_left == 0
+            if is_whole and self._expected.get(node) is expected:
+                del self._expected[node]
+        if is_whole:
+            self._engine.replied(expected.run_id, expected.replied)
 
 
 def _check_reply(request: PushMessagesRequest, context: grpc.ServicerContext) -> None:

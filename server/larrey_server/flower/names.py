@@ -23,6 +23,7 @@ from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     ObjectTree,
     PushObjectRequest,
+    PushObjectResponse,
 )
 from flwr.proto.node_pb2 import Node, NodeInfo
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
@@ -68,6 +69,7 @@ __all__ = [
     "PushMessagesRequest",
     "PushMessagesResponse",
     "PushObjectRequest",
+    "PushObjectResponse",
     "Run",
     "SubStatus",
     "TaskType",
@@ -124,6 +126,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...] | None] = {
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest": None,
     "flwr.proto.message_pb2:ObjectTree": None,
     "flwr.proto.message_pb2:PushObjectRequest": None,
+    "flwr.proto.message_pb2:PushObjectResponse": None,
     "flwr.proto.node_pb2:Node": None,
     "flwr.proto.node_pb2:NodeInfo": None,
     _FLEET + "__init__": ("state_factory", "objectstore_factory", "enable_supernode_auth"),
