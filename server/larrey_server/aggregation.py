@@ -34,7 +34,7 @@ from larrey_strategies.contract import State, Strategy, Vector
 from larrey_strategies.mean import weighted_mean
 from larrey_strategies.registry import make_strategy
 
-__all__ = ["Averaging", "average", "from_json", "to_json"]
+__all__ = ["Averaging", "average", "from_json", "sync_folder", "to_json"]
 
 _BLOCK_BYTES = 256 << 10  # all buffers of a few sites fit the second-level cache
 _BUFFERS_BYTES = 16 << 20  # of all sites together
@@ -191,7 +191,7 @@ def _replacing(path: Path, layout: TensorLayout) -> Iterator[_Output]:
         yield _Output(descriptor, layout)
         os.fsync(descriptor)
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -199,7 +199,8 @@ def _replacing(path: Path, layout: TensorLayout) -> Iterator[_Output]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

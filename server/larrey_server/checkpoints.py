@@ -14,6 +14,7 @@ from pathlib import Path
 from larrey_protocol.canonical import short
 from larrey_protocol.models import initial_parameters, model_layout
 from larrey_protocol.study import Study
+from larrey_server.aggregation import sync_folder
 from larrey_server.spool import Spool
 
 __all__ = ["Checkpoints"]
@@ -49,6 +50,8 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        sync_folder(self._folder)
+        sync_folder(self._folder.parent)
         return f"sha256:{digest.hexdigest()}"
 
     def offer(self, spool: Spool, after_round: int, digest: str) -> None:

@@ -8,14 +8,14 @@ and `claims`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from larrey_protocol.canonical import short
-from larrey_protocol.errors import LarreyError, Refusal
+from larrey_protocol.errors import Refusal
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Signed
 from larrey_protocol.study import Study
@@ -65,6 +65,7 @@ class Coordinator:
             self.engine, bare_reply=self._bare_reply, abandoned=self.spool.drop
         )
         self._presence = Presence(time.monotonic)
+        self._comings = threading.Lock()  # conductors hear of them in the order they happen
         self._aggregator = Aggregator.start()
         self._lock = threading.RLock()
         self._running: dict[str, tuple[Conductor, StudyCourier]] = {}
@@ -74,7 +75,12 @@ class Coordinator:
 
     def resume(self) -> None:
         """Go on with the studies that were running when the coordinator last stopped."""
-        for row in self.book.rows():
+        rows = self.book.rows()
+        began = [self.journal.round_began(row.digest) for row in rows if row.state == "open"]
+        swept = self.spool.sweep(min(began, default=math.inf))
+        if swept:
+            logger.info("spool swept files=%d", swept)
+        for row in rows:
             self._count_study(self.book.study(row.digest))
             if row.state == "open":
                 self._begin(self.book.study(row.digest)).resume()
@@ -129,19 +135,18 @@ class Coordinator:
     def heard(self, site: str) -> None:
         """Note a sign of life of a site."""
         self.metrics.site_seen(site)
-        if self._presence.heard(site):
-            self.engine.activate(site)
-            logger.info("site up site=%s", site)
-            self._presence_changed()
-            for conductor in self._conductors():
-                conductor.site_up(site)
-        else:
+        with self._comings:
+            is_back = self._presence.heard(site)
+            if is_back:
+                self._came(site)
+        if not is_back:
             self.engine.heartbeat(site)
 
     def lost(self, site: str) -> None:
         """Note that a site's connection broke, as it does at once when its node is killed."""
-        if self._presence.lost(site):
-            self._gone(site)
+        with self._comings:
+            if self._presence.lost(site):
+                self._gone(site)
 
     def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
         """Carry a site's answer to the study's conductor."""
@@ -286,12 +291,19 @@ class Coordinator:
 
     def _look_for_silence(self) -> None:
         while not self._stopped.wait(_TICK_S):
-            for site in self._presence.silent():
-                self._gone(site)
+            with self._comings:
+                for site in self._presence.silent():
+                    self._gone(site)
+
+    def _came(self, site: str) -> None:
+        self.engine.activate(site)
+        logger.info("site up site=%s", site)
+        self._presence_changed()
+        for conductor in self._conductors():
+            conductor.site_up(site)
 
     def _gone(self, site: str) -> None:
         logger.warning("site down site=%s", site)
         self._presence_changed()
         for conductor in self._conductors():
-            with suppress(LarreyError):
-                conductor.site_down(site)
+            conductor.site_down(site)

@@ -187,6 +187,14 @@ class Journal:
         rows = self._rows(sql, study)
         return json.loads(rows[0][0]) if rows else None
 
+    def round_began(self, study: str) -> float:
+        """Return when the present round of a launched study began, in seconds since 1970."""
+        sql = (
+            "SELECT MAX(at) FROM audit WHERE study = ?"
+            " AND action IN ('study-started', 'round-applied')"
+        )
+        return float(self._rows(sql, study)[0][0] or 0.0)
+
     def contributions(self, study: str) -> tuple[ContributionRow, ...]:
         """Return what sites did, by round and attempt, sites in the order of the roster."""
         sql = (

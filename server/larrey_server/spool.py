@@ -235,7 +235,7 @@ class Spool:
         with self._lock:
             held = {digest.removeprefix("sha256:") for digest, n in self._adopted.items() if n > 0}
             for path in self.folder.iterdir():
-                if path.name not in held and path.stat().st_mtime < before:
+                if path.name not in held and path.is_file() and path.stat().st_mtime < before:
                     path.unlink()
                     swept += 1
         return swept

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -18,6 +22,7 @@ from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
 from tests.protocol.samples import study
 from tests.server.peers import (
+    CHUNK,
     Federation,
     Folder,
     SitePeer,
@@ -328,3 +333,88 @@ def test_a_site_that_could_not_read_its_task_may_say_so(
     start(federation)
     content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "message-malformed"})})
     assert alpha.exchange.Give(make_give(alpha.work().message, content)).accepted
+
+
+def test_a_failure_of_ours_is_told_without_its_text(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    alpha.work()
+    update = small_update(TINY)
+    spool = federation.hub.coordinator.spool
+    (spool.folder / (digest_of_bytes(update)[7:] + ".part")).mkdir()
+    assert refused(lambda: alpha.store(update)) == (grpc.StatusCode.INTERNAL, "internal-error")
+
+
+def test_slow_callers_leave_room_for_the_others(federation: Federation) -> None:
+    never: SimpleQueue[None] = SimpleQueue()
+    with federation.site("alpha") as alpha, federation.site("beta") as beta:
+        stalled = [
+            peer.exchange.Store.future(iter(never.get, None))
+            for peer in (alpha, beta)
+            for _ in range(8)
+        ]
+        until(lambda: sum(federation.hub.gatekeeper.calls().values()) == 16)
+        with federation.operator() as operator:
+            assert operator.list() == []
+        for call in stalled:
+            call.cancel()
+    for _ in stalled:
+        never.put(None)
+
+
+def test_an_endless_receipt_does_not_count(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    work, digest, nbytes = uploaded(alpha)
+    receipt = alpha.receipt(work, digest, nbytes, ledger_head="1" * 20_000)
+    assert alpha.give(work, digest, receipt=receipt).code == "malformed-document"
+
+
+def test_a_slow_upload_goes_on_when_its_round_is_repeated(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation, BIG)
+    alpha.work()
+    update = small_update(BIG)
+    cut = len(update) // 2
+    alpha.store(update, until=cut)
+    dispatch = federation.hub.coordinator.dispatch
+    (errand,) = [e for e in dispatch._errands.values() if e.site == "alpha"]
+    errand.courier.cancel("alpha", errand.task)
+    errand.courier.send("alpha", replace(errand.task, attempt=2))
+    offer = wire.OfferRequest(digest=digest_of_bytes(update), total_bytes=len(update))
+    assert alpha.exchange.Offer(offer).have_bytes == cut
+    errand.courier.cancel("alpha", replace(errand.task, attempt=2))
+    errand.courier.send("alpha", replace(errand.task, round=2, model="sha256:" + "3" * 64))
+    assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == 0
+
+
+def test_a_task_survives_the_end_of_its_flower_run(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    before = alpha.work()
+    engine = federation.hub.coordinator.engine
+    for record in engine.state.task_token_store.values():  # type: ignore[attr-defined]
+        record.active_until = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)  # as after a long standstill
+    engine.renew_leases()
+    after = alpha.work()
+    assert after.fields["model"] == before.fields["model"]
+    assert alpha.answer(after, TINY).accepted
+
+
+def test_what_an_earlier_process_left_is_swept_but_a_running_upload_is_not(
+    folder: Folder, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    update = small_update(BIG)
+    for federation in running(folder, state):
+        start(federation, BIG)
+        with federation.site("alpha") as alpha:
+            alpha.work()
+            alpha.store(update, until=CHUNK // 2)
+            assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == CHUNK // 2
+    orphan = state / "spool" / ("4" * 64)
+    orphan.write_bytes(b"x")
+    os.utime(orphan, (1e9, 1e9))
+    for federation in running(folder, state):
+        assert not orphan.exists()
+        assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == CHUNK // 2

@@ -49,9 +49,18 @@ class StudyCourier:
         self._dispatch = dispatch
         self._engine = engine
         self._last: tuple[Task, RecordDict] | None = None
-        self._run = engine.start_run(study.name)
-        self.grid = StudyGrid(engine, self._run)
-        engine.on_reply(self._run, dispatch.fleet_reply)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._run = self._engine.start_run(self.study.name)
+        self.grid = StudyGrid(self._engine, self._run)
+        self._engine.on_reply(self._run, self._dispatch.fleet_reply)
+        self._engine.on_loss(self._run, lambda: self._dispatch.renew(self))
+
+    def restart(self) -> None:
+        """Go on in a new Flower run; messages of the one before are gone."""
+        self._engine.finish_run(self._run)
+        self._begin()
 
     def send(self, site: str, task: Task) -> None:
         """Queue one task for one site; an earlier task of this study is withdrawn."""
@@ -123,6 +132,8 @@ class Dispatch:
         self._abandoned = abandoned
         self._lock = threading.RLock()
         self._errands: dict[tuple[str, str], Errand] = {}  # by site and study digest
+        # Uploads of withdrawn tasks, with the model that they answer; one a site and study.
+        self._begun: dict[tuple[str, str], tuple[str, str]] = {}
 
     def courier(self, study: Study) -> StudyCourier:
         """Return a courier in a new Flower run."""
@@ -131,24 +142,40 @@ class Dispatch:
     def send(self, courier: StudyCourier, site: str, task: Task) -> None:
         """Queue a task in place of the study's earlier one."""
         with self._lock:
-            old = self._errands.get((site, task.study))
-            upload = old.upload if old is not None and old.task.model == task.model else ""
-            self._drop((site, task.study), kept=upload)
+            key = (site, task.study)
+            self._withdraw(key)
+            model, upload = self._begun.pop(key, ("", ""))
+            if model != task.model:
+                self._abandon(upload)
+                upload = ""
             errand = Errand(site, task, courier, courier.push(site, task), upload=upload)
-            self._errands[site, task.study] = errand
+            self._errands[key] = errand
 
     def cancel(self, courier: StudyCourier, site: str, task: Task) -> None:
-        """Withdraw a task if it is still the current one."""
+        """Withdraw a task if it is still the current one; its upload may go on in the next."""
         with self._lock:
             errand = self._errands.get((site, courier.study.digest))
             if errand is not None and errand.task.key == task.key:
-                self._drop((site, courier.study.digest))
+                self._withdraw((site, courier.study.digest))
 
     def forget(self, courier: StudyCourier) -> None:
-        """Withdraw all tasks of a study."""
+        """Withdraw all tasks of a study and abandon their uploads."""
         with self._lock:
             for key in [k for k, e in self._errands.items() if e.courier is courier]:
-                self._drop(key)
+                self._withdraw(key)
+            for key in [k for k in self._begun if k[1] == courier.study.digest]:
+                self._abandon(self._begun.pop(key)[1])
+
+    def renew(self, courier: StudyCourier) -> None:
+        """Queue a study's open tasks anew, because Flower ended its run.
+
+        It does when this process stood still for longer than the run's lease.
+        """
+        with self._lock:
+            courier.restart()
+            for errand in [e for e in self._errands.values() if e.courier is courier]:
+                errand.message_id = courier.push(errand.site, errand.task)
+                errand.carried_over = ""
 
     def carried(self, site: str, message_id: str, connection: str) -> bool:
         """Note that a site took a message; False if it was withdrawn meanwhile."""
@@ -227,14 +254,16 @@ class Dispatch:
         return next((e for e in self._of(site) if e.message_id == message_id), None)
 
     def _abandon(self, upload: str) -> None:
-        if upload and all(errand.upload != upload for errand in self._errands.values()):
+        wanted = {errand.upload for errand in self._errands.values()}
+        wanted |= {begun for _, begun in self._begun.values()}
+        if upload and upload not in wanted:
             self._abandoned(upload)
 
-    def _drop(self, key: tuple[str, str], *, kept: str = "") -> None:
+    def _withdraw(self, key: tuple[str, str]) -> None:
         errand = self._errands.pop(key, None)
         if errand is None:
             return
         if errand.message_id:
             errand.courier.grid.withdraw(errand.message_id)
-        if errand.upload != kept:
-            self._abandon(errand.upload)
+        if errand.upload:
+            self._begun[key] = (errand.task.model, errand.upload)

@@ -31,6 +31,7 @@ from larrey_server.flower.names import (
 
 __all__ = ["HEARTBEAT_S", "Engine"]
 
+logger = logging.getLogger(__name__)
 HEARTBEAT_S = 30.0  # Flower calls a node offline after twice this
 _LEASE_RENEWAL_S = 20.0  # a run's lease is 60 s
 
@@ -53,6 +54,7 @@ class Engine:
         self._sites = {node: site for site, node in self._nodes.items()}
         self._bells = {site: Doorbell() for site in sites}
         self._hooks: dict[int, ReplyHook] = {}
+        self._losses: dict[int, Callable[[], None]] = {}
         self._runs: dict[int, int] = {}  # run id -> primary task id
         self._stopped = threading.Event()
         self._renewal = threading.Thread(target=self._renew, name="flower-leases", daemon=True)
@@ -111,6 +113,7 @@ class Engine:
         """End a run and free all its messages and objects."""
         task = self._runs.pop(run.run_id, None)
         self._hooks.pop(run.run_id, None)
+        self._losses.pop(run.run_id, None)
         if task is not None:
             self.state.finish_task(task, SubStatus.COMPLETED, "")
             self.state.cleanup_run(run.run_id)
@@ -118,6 +121,10 @@ class Engine:
     def on_reply(self, run: Run, hook: ReplyHook) -> None:
         """Call ``hook`` when a reply of this run is complete."""
         self._hooks[run.run_id] = hook
+
+    def on_loss(self, run: Run, hook: Callable[[], None]) -> None:
+        """Call ``hook`` when Flower ended this run because its lease was not renewed in time."""
+        self._losses[run.run_id] = hook
 
     def replied(self, run_id: int, message_id: str) -> None:
         """Tell the owner of a run that a message was answered completely."""
@@ -144,7 +151,15 @@ class Engine:
     def _run(self, run_id: int) -> Run:
         return self.state.get_run_info(run_ids=[run_id])[0]
 
+    def renew_leases(self) -> None:
+        """Keep all runs going; an owner whose run is over all the same is told."""
+        for run_id, task in list(self._runs.items()):
+            lost = not self.state.acknowledge_task_heartbeat(task)
+            hook = self._losses.get(run_id)  # none: it was finished meanwhile
+            if lost and hook is not None:
+                logger.warning("flower run lost, starting another")
+                hook()
+
     def _renew(self) -> None:
         while not self._stopped.wait(_LEASE_RENEWAL_S):
-            for task in list(self._runs.values()):
-                self.state.acknowledge_task_heartbeat(task)
+            self.renew_leases()
