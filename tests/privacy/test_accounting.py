@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 import larrey_privacy
@@ -53,6 +54,17 @@ def test_full_batches_agree_with_the_closed_form_of_the_gaussian_mechanism():
     exact = norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
     assert exact <= delta
     assert exact == pytest.approx(delta, rel=0.01)
+
+
+def test_less_noise_is_accounted_than_is_added_before_the_grid():
+    sigma, steps, delta = 1.0, 10, 1e-5
+    mu = math.sqrt(steps) / (sigma / (1 + 1e-4))
+
+    def excess(epsilon: float) -> float:
+        tail = math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+        return float(norm.cdf(mu / 2 - epsilon / mu) - tail - delta)
+
+    assert epsilon_pld(small(sigma, 1.0, steps), delta) >= brentq(excess, 1.0, 50.0)
 
 
 @pytest.mark.parametrize(("q", "sigma", "steps", "delta"), [row[:4] for row in TABLE[1:4:2]])

@@ -52,6 +52,24 @@ def test_a_reply_holds_the_update_and_nothing_about_the_data(make_study, private
     assert dict(context.state) == {}
 
 
+def test_an_update_carries_the_noise_of_every_step_that_the_study_states(
+    make_study, private, table
+):
+    privacy = private | {"noise_multiplier": 1000.0}  # beside it the patients do not show
+    study = make_study(privacy, model={"name": "mlp", "hidden": [64, 64]}, local_steps=4)
+    reply = app(_message(study, site="alpha"), _context(data=str(table)))
+    update = flat_of(reply.content["arrays"], model_layout(study))
+    step = study.file.training.learning_rate * 1000.0 * privacy["clip"] / 12
+    # 4,545 coordinates: six standard errors of the spread are 0.063.
+    assert update.std() == pytest.approx(step * 2.0, rel=0.063)
+
+
+def test_patients_are_drawn_with_the_rate_that_the_study_states(make_study, table):
+    study = make_study({"mechanism": "none", "sampling_rate": 1e-12})
+    reply = app(_message(study, site="alpha"), _context(data=str(table)))
+    assert not flat_of(reply.content["arrays"], model_layout(study)).any()
+
+
 def test_torchs_seed_does_not_reach_the_noise(make_study, private, table):
     import torch
 
