@@ -137,6 +137,8 @@ class ExchangeService(stubs.ExchangeServicer):
             fault = code = error.code
         if not self._dispatch.close(errand):
             return wire.GiveReply(accepted=False, code="not-expected")
+        if fault:
+            self._post.discard(envelope)
         if not update:
             self._dispatch.reject(errand)
         self._coordinator.answered(errand, update, receipt, code)

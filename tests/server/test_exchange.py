@@ -323,6 +323,22 @@ def test_a_reply_that_lacks_an_object_is_malformed(federation: Federation, alpha
     assert alpha.exchange.Give(request).code == "malformed-reply"
 
 
+def test_a_malformed_reply_leaves_nothing_in_flowers_state(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation)
+    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "trainer-failed"})})
+    request = make_give(alpha.work().message, content)
+    del request.objects[0]
+    engine = federation.hub.coordinator.engine
+    state, before = engine.state, len(engine.store)  # beta's task
+    assert alpha.exchange.Give(request).code == "malformed-reply"
+    assert len(engine.store) == before
+    asked = {m.metadata.dst_node_id for m in state.message_ins_store.values()}  # type: ignore[attr-defined]
+    assert asked <= {engine.node_of("beta")}
+    assert not state.message_res_store  # type: ignore[attr-defined]
+
+
 def test_noise_instead_of_a_message_is_malformed(alpha: SitePeer) -> None:
     assert alpha.exchange.Give(wire.GiveRequest(message=b"\xff" * 40)).code == "malformed-reply"
 

@@ -118,6 +118,13 @@ class Post:
         except (FlowerError, KeyError) as error:  # KeyError: a run that is unknown
             raise _late() from error
 
+    def discard(self, request: PushMessagesRequest) -> None:
+        """Free what came of a reply that does not count, and the message that it answers."""
+        metadata = request.messages_list[0].metadata
+        for name in (metadata.message_id, metadata.reply_to_message_id):
+            self._engine.store.delete(name)
+        self._engine.state.delete_messages({metadata.reply_to_message_id})
+
 
 def _late() -> Refusal:
     return Refusal("not-expected", "nobody waits for this reply any more", "Drop it.")
