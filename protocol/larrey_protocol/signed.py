@@ -124,9 +124,11 @@ class Signed(Record):
             IntegrityError: ``malformed-document``.
         """
         try:
-            return validate(json.loads(data), cls, "signed document")
+            signed = validate(json.loads(data), cls, "signed document")
+            signed.to_bytes()  # JSON escapes can spell what is no text
         except (FileError, ValueError, RecursionError) as error:
             raise IntegrityError("malformed-document", "expected a signed document") from error
+        return signed
 
 
 def sign(document: Record, key: SigningKey) -> Signed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -383,6 +384,14 @@ def test_an_endless_receipt_does_not_count(federation: Federation, alpha: SitePe
     start(federation)
     work, digest, nbytes = uploaded(alpha)
     receipt = alpha.receipt(work, digest, nbytes, ledger_head="1" * 20_000)
+    assert alpha.give(work, digest, receipt=receipt).code == "malformed-document"
+
+
+def test_a_receipt_that_is_no_text_does_not_count(federation: Federation, alpha: SitePeer) -> None:
+    start(federation)
+    work, digest, _ = uploaded(alpha)
+    fields = {"kind": "receipt", "document": "\ud800", "signer": alpha.key.public, "signature": "A"}
+    receipt = json.dumps(fields).encode()
     assert alpha.give(work, digest, receipt=receipt).code == "malformed-document"
 
 
