@@ -76,6 +76,13 @@ def test_a_round_reserves_trains_signs_and_hands_over(
     ]
 
 
+def test_the_trainer_is_told_the_entry_that_pays_for_the_round(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    peer.request(peer.first_task(approve(agent, STUDY)))
+    assert trainer.trained[0].sequence == held(agent).reservations[0].entry.seq > 0
+
+
 def test_the_reply_answers_the_flower_message_it_got(
     agent: Agent, peer: Peer, approve: Approve
 ) -> None:

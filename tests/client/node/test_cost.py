@@ -9,6 +9,7 @@ import pytest
 from larrey_client.cost import app_digest, round_mechanism, study_facts, total_mechanism
 from larrey_privacy.mechanism import UNBOUNDED, Mechanism
 from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.models import model_layout
 from tests.protocol.samples import study as make_study
 
 
@@ -18,6 +19,11 @@ def test_all_rounds_cost_what_rounds_and_spare_rounds_do() -> None:
     assert isinstance(one, Mechanism)
     assert isinstance(total, Mechanism)
     assert (one.steps, total.steps, one.noise_multiplier) == (3, 21, 4.0)
+
+
+def test_a_round_costs_every_noised_step_of_the_study() -> None:
+    study = make_study(training__local_steps=5, privacy__sampling_rate=0.25)
+    assert round_mechanism(study) == Mechanism(4.0, 0.25, 5, model_layout(study).size)
 
 
 def test_a_study_without_privacy_has_no_epsilon() -> None:
