@@ -45,6 +45,23 @@ def test_any_changed_character_of_a_document_is_refused(data: st.DataObject) -> 
         open_signed(signed.model_copy(update={"document": forged}), Answer, KEY.public)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{", "{ "),
+        ("1.5", "1.50"),
+        ('"site":"alpha"', '"site":"alpha","site":"alpha"'),
+    ],
+)
+def test_a_signed_text_in_another_form_is_refused(old: str, new: str) -> None:
+    text = sign(ANSWER, KEY).document.replace(old, new, 1)
+    signature = KEY.sign(b"larrey.v1.answer\n" + text.encode())
+    signed = Signed(kind="answer", document=text, signer=KEY.public, signature=signature)
+    with pytest.raises(IntegrityError) as caught:
+        open_signed(signed, Answer, KEY.public)
+    assert caught.value.code == "malformed-document"
+
+
 def test_a_document_of_another_kind_or_signer_is_refused() -> None:
     signed = sign(ANSWER, KEY)
     for attempt, code in (
