@@ -30,6 +30,8 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.keepalive_time_ms", 30_000),  # finds a coordinator whose network vanished
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.http2.max_frame_size", 4 << 20),
     ("grpc.http2.bdp_probe", 0),  # fixed windows, as at the coordinator

@@ -53,6 +53,7 @@ _OPTIONS = (
     ("grpc.http2.lookahead_bytes", 2 << 20),
     ("grpc.keepalive_time_ms", 30_000),  # finds sites whose network vanished
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # sites do the same
 )
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # glibc's malloc.h
 
