@@ -229,7 +229,7 @@ def make_study(name: str, **changes: Facts) -> Study:
         "model": {"name": "logistic"},
         "training": HELD,
         "privacy": _UNACCOUNTED,
-        "rounds": {"quorum": 2, "deadline_s": 60.0},
+        "rounds": {"quorum": 2, "deadline_s": 120.0},
         "sites": [{"name": site, "patients": 25} for site in SITES],
     }
     return Study(

@@ -44,7 +44,7 @@ class Demo:
         return facts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Return the one run of the demo; test workers share it."""
     base = tmp_path_factory.getbasetemp()

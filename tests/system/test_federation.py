@@ -51,9 +51,9 @@ class Ended:
         return [open_signed(Signed.from_bytes(bytes(row)), Receipt, key) for (row,) in rows]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ended(running: Hospitals) -> Ended:
-    running.mend()
+    """Return the one private study; whatever other tests killed was started again."""
     study = make_study("private", training=PRIVATE_TRAINING, privacy=PRIVATE)
     return Ended(running, study, running.finish(running.launch(study)))
 
