@@ -104,7 +104,7 @@ def _check(parsed: argparse.Namespace) -> int:
         "epsilon_claimed": getattr(privacy, "epsilon", None),
         "delta": getattr(privacy, "delta", None),
         "noise_multiplier": getattr(privacy, "noise_multiplier", None),
-        "unit": study.contract.unit.name,
+        "unit": f"{study.contract.unit.name} (column {study.contract.unit.column})",
     }
     _print(facts, as_json=parsed.json)
     if epsilon is None:

@@ -57,6 +57,7 @@ class Screen:
         progress = ProgressTable(budgets)
         with Live(progress, console=self._console, refresh_per_second=10):
             yield progress
+        self._console.print()
 
     def counting(self, total: int, words: str) -> _Counter:
         """Return a callable that shows how many of ``total`` are done."""
@@ -80,8 +81,8 @@ class Screen:
             mark = "[green]intact[/green]" if hospital.is_verified else "[red]BROKEN[/red]"
             self._console.print(
                 f"  {hospital.title:<14} epsilon {hospital.epsilon_by_round[-1]:.2f},"
-                f" {hospital.used_share:.0%} of its budget; {hospital.ledger_entries} ledger and"
-                f" {hospital.audit_records} audit entries {mark}"
+                f" {hospital.used_share:.0%} of its budget; ledger ({hospital.ledger_entries}) and"
+                f" audit ({hospital.audit_records}) {mark}"
             )
         self._console.print(f"\nFiles in [bold]{folder}/[/bold]")
         for file in facts.files:
@@ -145,8 +146,9 @@ class _Counter:
 def _utility_table(facts: DemoFacts) -> Table:
     utility = facts.utility
     table = Table(
-        title=f"AUC with 95 % interval over {utility.splits} splits; headline: pooled, the"
-        f" {utility.patients} held-out patients of all hospitals",
+        title=f"AUC with 95 % interval over {utility.splits} splits. Headline: pooled, the"
+        f" {utility.patients} held-out\npatients of all hospitals. DP rows: ε"
+        f" {facts.epsilon:g} per patient at δ {facts.delta:g}, PLD.",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -155,13 +157,12 @@ def _utility_table(facts: DemoFacts) -> Table:
     table.add_column("pooled", style="bold", no_wrap=True)
     for hospital in facts.hospitals:
         table.add_column(hospital.title.removesuffix(" Long Beach"), no_wrap=True)
-    epsilon = f"ε {facts.epsilon:g}"
-    rows = [(PRIVATE, f"all four, {epsilon}"), (WITHOUT, "all four, no DP")]
+    rows = [(PRIVATE, "all four, DP"), (WITHOUT, "all four, no DP")]
     rows += [
-        (alone_at(h.name), f"{h.title.removesuffix(' Long Beach')} alone, {epsilon}")
+        (alone_at(h.name), f"{h.title.removesuffix(' Long Beach')} only, DP")
         for h in facts.hospitals
     ]
-    rows += [(CENTRAL, "in one place, no DP")]
+    rows += [(CENTRAL, "one place, no DP")]
     for name, words in rows:
         arm = utility.arm(name)
         cells = [arm.by_site[hospital.name] for hospital in facts.hospitals]

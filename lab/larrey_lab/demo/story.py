@@ -86,7 +86,9 @@ def _prepare(folder: Path, study: Study, tables: SiteTables, screen: Screen) -> 
             training, _ = split_rows(tables, site, held_out=_HELD_OUT, seed=_SPLIT_SEED)
             data = Path(name) / f"{site}.csv"
             write_csv(data, tables.columns, training)
-            plans.append(SitePlan(site, data, study.name, epsilon=BUDGET, policy=_POLICY))
+            plans.append(
+                SitePlan(site, data, study.name, epsilon=BUDGET, unit=tables.unit, policy=_POLICY)
+            )
             screen.detail(f"{_title(site):<14} {len(training)} patients to train on, own keys")
         return create_workspace(folder, plans)
 

@@ -31,6 +31,7 @@ class SitePlan:
     dataset: str
     epsilon: float = 8.0
     delta: float = 1e-5
+    unit: str = ""  # column that says whose row it is; pinned where the site names it
     policy: Mapping[str, Any] = field(default_factory=dict)  # Any: TOML values
 
 
@@ -113,7 +114,13 @@ def _write_site(
         "consortium": {"key": consortium.public},
         "trainer": {"threads": 1},
         "datasets": [
-            {"name": plan.dataset, "path": data.name, "epsilon": plan.epsilon, "delta": plan.delta}
+            {
+                "name": plan.dataset,
+                "path": data.name,
+                "epsilon": plan.epsilon,
+                "delta": plan.delta,
+                **({"unit": plan.unit} if plan.unit else {}),
+            }
         ],
         "policy": dict(plan.policy),
     }
