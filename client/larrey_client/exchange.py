@@ -40,7 +40,13 @@ _OPTIONS = (
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 _PASSING = frozenset(
-    {"coordinator-unreachable", "coordinator-closed", "coordinator-timeout", "coordinator-busy"}
+    {
+        "coordinator-unreachable",
+        "coordinator-closed",
+        "coordinator-timeout",
+        "coordinator-busy",
+        "upload-incomplete",
+    }
 )
 # What grpcio 1.85 says when we do not trust the coordinator, and when it does not trust us: TLS 1.3
 # refuses a client certificate only after the handshake, by closing the connection.
@@ -51,6 +57,7 @@ _CODES = {
     grpc.StatusCode.CANCELLED: "coordinator-unreachable",
     grpc.StatusCode.DEADLINE_EXCEEDED: "coordinator-timeout",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "coordinator-busy",
+    grpc.StatusCode.ABORTED: "upload-incomplete",  # the same bytes came from elsewhere first
     grpc.StatusCode.UNAUTHENTICATED: "certificate-refused",
     grpc.StatusCode.PERMISSION_DENIED: "certificate-refused",
     grpc.StatusCode.NOT_FOUND: "not-offered",

@@ -95,6 +95,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     answers: list[bytes] = field(default_factory=list)
     takes: int = 0
     cuts: int = 0  # how many transfers to break off in the middle
+    supersedes: int = 0  # how many uploads to end because the same bytes come from elsewhere
     fetch_offsets: list[int] = field(default_factory=list)
     store_offsets: list[int] = field(default_factory=list)
     _work: list[wire.TakeReply] = field(default_factory=list)
@@ -213,6 +214,9 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
                 self.store_offsets.append(part.offset)
             kept = self.uploads.get(digest, b"")[: part.offset]
             data = part.data
+            if self.supersedes:
+                self.supersedes -= 1
+                context.abort(grpc.StatusCode.ABORTED, "upload-superseded")
             if self.cuts:
                 self.cuts -= 1
                 self.uploads[digest] = kept + data[: len(data) // 2]

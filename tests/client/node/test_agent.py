@@ -218,6 +218,20 @@ def test_a_cut_upload_resumes_where_it_was_cut(
     assert peer.store_offsets[1] == task.model_bytes // 2
 
 
+def test_an_upload_displaced_by_another_of_the_same_bytes_is_offered_again(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.release.clear()
+    peer.send(task)
+    trainer.entered.wait(5)
+    peer.supersedes = 1
+    trainer.release.set()
+    wait_until(lambda: bool(peer.given))
+    assert peer.given[0].fields["code"] == ""
+    assert peer.store_offsets == [0, 0]
+
+
 def test_a_failure_of_the_trainer_is_sent_as_a_code_and_the_node_goes_on(
     agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
 ) -> None:
