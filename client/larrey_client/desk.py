@@ -146,6 +146,7 @@ class Desk:
             node.metrics.refusals.labels(decision.code).inc()
             logger.warning("study=%s refused by policy code=%s", study.name, decision.code)
         else:
+            node.epsilons.prepare(study)  # ready by the time a person has read it
             logger.info("study=%s proposed; waits for `larrey-site study approve`", study.name)
 
     def _reject(self, data: bytes, error: IntegrityError) -> None:

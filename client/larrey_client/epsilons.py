@@ -1,7 +1,7 @@
 """Epsilon after each round, computed beside the node by a process of lowest priority.
 
 One figure takes the accountant up to half a second, a round a few hundredths; so a child process
-computes all of a study's figures when it is approved. Until one is there, a receipt states the
+computes all of a study's figures when the policy lets its proposal through. Until one is there, a receipt states the
 figure of the next larger number of rounds that is known: an upper bound, never less than spent.
 Figures are per patient at this site, add/remove neighbours, by PLD, at the study's own delta.
 """
