@@ -1,8 +1,8 @@
 """Epsilon after each round, computed beside the node by a process of lowest priority.
 
 One figure takes the accountant up to half a second, a round a few hundredths; so a child process
-computes all of a study's figures when the policy lets its proposal through. Until one is there, a receipt states the
-figure of the next larger number of rounds that is known: an upper bound, never less than spent.
+computes all of a study's figures once the policy lets its proposal through. Until one is there, a
+receipt states that of the next larger number of rounds that is known: an upper bound, never less.
 Figures are per patient at this site, add/remove neighbours, by PLD, at the study's own delta.
 """
 
@@ -36,6 +36,7 @@ class EpsilonTable:
         self._wanted: queue.SimpleQueue[Study | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[str] | None = None
         self._is_stopped = False
+        self._done = 0  # studies whose child has ended
         self._thread = threading.Thread(target=self._work, name="epsilons", daemon=True)
         self._thread.start()
 
@@ -62,6 +63,11 @@ class EpsilonTable:
         """Return whether every figure of the study is there."""
         return len(self._known.get(study.digest, {})) == study.file.training.rounds_held
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether every figure that was asked for is there, or will never be."""
+        return self._done == len(self._known)
+
     def stop(self) -> None:
         """End the child and the thread."""
         self._is_stopped = True
@@ -74,6 +80,7 @@ class EpsilonTable:
             privacy = study.file.privacy
             if isinstance(privacy, DpSgd):
                 self._fill(study, privacy.delta)
+                self._done += 1
 
     def _fill(self, study: Study, delta: float) -> None:
         task = {

@@ -76,6 +76,7 @@ def explain_status(status: Json) -> str:
             f"{status['site']}: {connection}",
             f"  coordinator {status['coordinator']}",
             f"  studies     {counts or 'none'}",
+            f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
         ]
@@ -147,8 +148,18 @@ def _leaves(view: Json) -> str:
     noised = "" if view["privacy"]["mechanism"] == "none" else ", clipped and noised"
     return (
         f"per round one model update of {size} bytes ({len(view['leaves']['tensors'])} tensors"
-        f"{noised}), its checked size and norm, and a signed receipt; no row, no count, no text"
+        f"{noised}), its checked size and norm, and a signed receipt; {_metrics(view)}"
     )
+
+
+def _metrics(view: Json) -> str:
+    """Return what an app's other handlers tell, which may well be a count, and what nobody does."""
+    names = view["leaves"]["metrics"]
+    if not names:
+        return "no row, no count, no text"
+    numbers = f"the exact number{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    calls = view["training"]["calls"][1:]
+    return f"and {numbers}, as its {' and '.join(calls)} compute, with a receipt; no row, no text"
 
 
 def _until(view: Json) -> str:

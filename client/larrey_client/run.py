@@ -157,6 +157,7 @@ def _status(node: Node, agent: Agent) -> Json:
         "is_connected": agent.is_connected,
         "trouble": agent.trouble,
         "studies": dict(states),
+        "epsilon_ready": node.epsilons.is_idle,
         "ledger_head": heads[0],
         "audit_head": heads[1],
     }

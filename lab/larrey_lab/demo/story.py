@@ -137,11 +137,19 @@ def _approve(federation: Federation, study: Study, screen: Screen) -> None:
     def sign(site: str) -> str:
         _await_study(federation, site, study.name)
         _site(federation, site, "study", "approve", study.name)
+        _await_figures(federation, site)
         return site
 
     with ThreadPoolExecutor(len(federation.workspace.sites)) as pool:
         for site in pool.map(sign, federation.workspace.sites):
             screen.detail(f"{_title(site)} signed: larrey-site study approve {study.name}")
+
+
+def _await_figures(federation: Federation, site: str, limit_s: float = 10.0) -> None:
+    """Give the site time to compute its exact epsilon; later it would state an upper bound."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end and not _site(federation, site, "status")["epsilon_ready"]:
+        time.sleep(0.5)
 
 
 def _await_study(federation: Federation, site: str, name: str, limit_s: float = 30.0) -> Facts:
