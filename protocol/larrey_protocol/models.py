@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout
 
-__all__ = ["initial_parameters", "layer_sizes", "model_layout"]
+__all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout"]
 
 
 def layer_sizes(study: Study) -> tuple[int, ...]:
@@ -27,6 +27,13 @@ def model_layout(study: Study) -> TensorLayout:
     for i in range(len(widths) - 1):
         entries += [(f"{i}.weight", (widths[i + 1], widths[i])), (f"{i}.bias", (widths[i + 1],))]
     return TensorLayout(tuple(entries))
+
+
+def phase_layout(study: Study, phase: str) -> TensorLayout:
+    """Return what a site answers in a phase: tensors like the model's, or one number a metric."""
+    if phase == "train":
+        return model_layout(study)
+    return TensorLayout(tuple((name, (1,)) for name in study.file.training.metrics))
 
 
 def initial_parameters(study: Study) -> NDArray[np.float32]:

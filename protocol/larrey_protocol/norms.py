@@ -22,11 +22,17 @@ _TAIL = math.log(2e9)  # false refusals of an honest update at most 1e-9, split 
 _SIZE_SLACK = 4.0  # a site's true cohort may exceed its public bound by this factor
 
 
-def norm_bound(study: Study, site: str) -> float:
-    """Return the largest L2 norm that an update of ``site`` may have."""
+def norm_bound(study: Study, site: str, phase: str = "train") -> float:
+    """Return the largest L2 norm that an answer of ``site`` may have.
+
+    Raises:
+        ValueError: a study with differential privacy has no phase but ``train``.
+    """
     privacy, training = study.file.privacy, study.file.training
     if not isinstance(privacy, DpSgd):
         return privacy.max_update_norm
+    if phase != "train":
+        raise ValueError(f"no noise of this study covers the phase '{phase}'")
     batch = study.expected_batch(site)
     weights = [_step_weight(training.momentum, i + 1) for i in range(training.local_steps)]
     signal = privacy.clip * _largest_batch(batch) / batch * sum(weights)

@@ -18,9 +18,11 @@ from larrey_protocol.contract import Contract
 from larrey_protocol.errors import FileError
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
-__all__ = ["DpSgd", "NoPrivacy", "Study", "StudyFile", "load_study"]
+__all__ = ["Call", "DpSgd", "NoPrivacy", "Study", "StudyFile", "load_study"]
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+Call = Literal["train", "evaluate", "query"]  # a handler of a Flower app; one phase of a round
 
 
 class Head(Record):
@@ -66,6 +68,20 @@ class Training(Record):
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round
     app: str | None = None  # a standard Flower app that the site's policy must list by digest
+    calls: tuple[Call, ...] = ("train",)  # handlers of the app, in order, all on the round's model
+    metrics: tuple[MetricName, ...] = Field((), max_length=64)  # all that evaluate and query tell
+
+    @model_validator(mode="after")
+    def _calls_fit(self) -> Training:
+        if self.calls[:1] != ("train",) or len(set(self.calls)) < len(self.calls):
+            raise ValueError("calls starts with 'train' and names each handler once")
+        if len(self.calls) > 1 and self.app is None:
+            raise ValueError("calls beside 'train' need a standard Flower app")
+        if (len(self.calls) > 1) != bool(self.metrics):
+            raise ValueError("metrics = [...] belongs to the calls evaluate and query alone")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("a metric is listed twice")
+        return self
 
     @property
     def rounds_held(self) -> int:

@@ -63,6 +63,56 @@ def test_an_impossible_study_value_is_refused(path: tuple[str, ...], value: Any)
         validate(changed(STUDY, *path, value=value), StudyFile, "study.toml")
 
 
+APP = {
+    **STUDY,
+    "privacy": {"mechanism": "none"},
+    "training": {**STUDY["training"], "app": "standard"},
+}
+
+
+@pytest.mark.parametrize(
+    ("calls", "metrics"),
+    [
+        (["train"], []),
+        (["train", "evaluate"], ["loss"]),
+        (["train", "query", "evaluate"], [f"m{i}" for i in range(64)]),
+    ],
+)
+def test_a_study_of_an_app_says_which_handlers_it_calls(
+    calls: list[str], metrics: list[str]
+) -> None:
+    told = {**APP["training"], "calls": calls, "metrics": metrics}
+    training = validate({**APP, "training": told}, StudyFile, "study.toml").training
+    assert (training.calls, training.metrics) == (tuple(calls), tuple(metrics))
+
+
+@pytest.mark.parametrize(
+    ("calls", "metrics"),
+    [
+        ([], []),
+        (["evaluate"], ["loss"]),  # nothing was trained, nothing is paid for
+        (["evaluate", "train"], ["loss"]),
+        (["train", "train"], []),
+        (["train", "unmask"], ["loss"]),
+        (["train", "evaluate"], []),  # it could tell nothing
+        (["train"], ["loss"]),
+        (["train", "evaluate"], ["loss", "loss"]),
+        (["train", "evaluate"], ["Loss of p4711"]),
+        (["train", "evaluate"], [f"m{i}" for i in range(65)]),
+    ],
+)
+def test_calls_or_metrics_that_do_not_fit_are_refused(calls: list[str], metrics: list[str]) -> None:
+    told = {**APP["training"], "calls": calls, "metrics": metrics}
+    with pytest.raises(FileError, match=r"\[invalid-file\]"):
+        validate({**APP, "training": told}, StudyFile, "study.toml")
+
+
+def test_only_a_standard_app_has_other_handlers() -> None:
+    told = {**STUDY["training"], "calls": ["train", "evaluate"], "metrics": ["loss"]}
+    with pytest.raises(FileError, match="need a standard Flower app"):
+        validate({**STUDY, "training": told}, StudyFile, "study.toml")
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import Refusal
-from larrey_protocol.models import initial_parameters, model_layout
+from larrey_protocol.models import initial_parameters, model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.tensors import TensorLayout, pack, parse_header
 from tests.protocol.samples import study
@@ -155,3 +155,20 @@ def test_the_norm_bound_admits_honest_noise_and_is_not_loose() -> None:
 def test_the_norm_bound_without_privacy_is_the_declared_one() -> None:
     plain = study(privacy={"mechanism": "none", "max_update_norm": 7.0})
     assert norm_bound(plain, "alpha") == 7.0
+
+
+def test_a_later_phase_answers_one_number_a_metric() -> None:
+    plain = study(
+        privacy={"mechanism": "none", "max_update_norm": 7.0},
+        training__app="standard",
+        training__calls=["train", "evaluate"],
+        training__metrics=["loss", "accuracy"],
+    )
+    assert phase_layout(plain, "train") == model_layout(plain)
+    assert phase_layout(plain, "evaluate").entries == (("loss", (1,)), ("accuracy", (1,)))
+    assert norm_bound(plain, "alpha", "evaluate") == 7.0
+
+
+def test_no_bound_is_made_up_for_a_phase_that_no_noise_covers() -> None:
+    with pytest.raises(ValueError, match="evaluate"):
+        norm_bound(study(), "alpha", "evaluate")
