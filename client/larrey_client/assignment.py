@@ -1,7 +1,8 @@
 """What the trainer was told to work on, and one round of it. No torch of its own.
 
 The Flower app is called with a message as Flower would deliver it. Ours answers with the update; a
-standard app answers with new weights, and the update is taken here. Nothing is sent from here.
+standard app answers with new weights, and the update is taken here; where a study calls its other
+handlers, their metrics are. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -31,18 +32,24 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from larrey_client.app_metrics import metrics_of
 from larrey_client.arrays import record_of, tensors_of
 from larrey_client.cohort import cached_cohort
 from larrey_client.frames import memory_file, seal
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.study import Study
-from larrey_protocol.tensors import TensorLayout
+from larrey_protocol.tensors import TensorLayout, pack
 
 __all__ = ["OWN_APP", "Assignment", "assign"]
 
 OWN_APP = "larrey_client.app:app"
 _MAX_DOCUMENT_BYTES = 1 << 26
+_MESSAGE_TYPES = {
+    "train": MessageType.TRAIN,
+    "evaluate": MessageType.EVALUATE,
+    "query": MessageType.QUERY,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +65,14 @@ class Assignment:
     device: str
     units: int  # private
 
-    def train(self, model: int, *, round_number: int, phase: str, sequence: int) -> int:
-        """Return a sealed memory file with the update that the app makes of a model file.
+    def call(self, model: int, *, round_number: int, phase: str, sequence: int) -> int:
+        """Return a sealed memory file with what the app's handler makes of a model file.
+
+        That is an update after ``train``, the declared metrics after ``evaluate`` and ``query``.
 
         Raises:
-            LarreyError: ``model-malformed``, ``app-not-found``, ``app-failed`` or
-                ``reply-wrong-tensors``; or what the app raises.
+            LarreyError: ``model-malformed``, ``app-not-found``, ``app-failed``,
+                ``reply-wrong-tensors`` or ``reply-wrong-metrics``; or what our own app raises.
         """
         app = _load_app(self.app)
         with _mapped(model, self.layout) as flat:
@@ -73,9 +82,15 @@ class Assignment:
                     "config": self._config(round_number, phase, sequence),
                 }
             )
-            arrays = _arrays_of(app(_message(content, round_number), self._context()))
-            start = None if self.app == OWN_APP else flat
-            return _update_file(self.layout, arrays, start)
+            message = _message(content, round_number, _MESSAGE_TYPES[phase])
+            if self.app == OWN_APP:
+                arrays = _arrays_of(app(message, self._context()))
+                return _update_file(self.layout, arrays, None)
+            reply = _foreign(app, message, self._context())
+            if phase == "train":
+                return _update_file(self.layout, _arrays_of(reply), flat)
+            layout = phase_layout(self.study, phase)
+            return seal(memory_file("metrics", [pack(layout, metrics_of(reply.content, layout))]))
 
     def warm(self) -> None:
         """Do ahead, where the app is ours, what does not depend on the model that will arrive."""
@@ -138,8 +153,8 @@ def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
     )
 
 
-def _message(content: RecordDict, round_number: int) -> Message:
-    """Return a train message with metadata of its own.
+def _message(content: RecordDict, round_number: int, kind: str) -> Message:
+    """Return a message with metadata of its own.
 
     Flower's shorter constructor takes them from identities that are global to a process.
     """
@@ -152,7 +167,7 @@ def _message(content: RecordDict, round_number: int) -> Message:
         group_id=str(round_number),
         created_at=time.time(),
         ttl=DEFAULT_TTL,
-        message_type=MessageType.TRAIN,
+        message_type=kind,
     )
     return Message(content=content, metadata=metadata)  # type: ignore[call-overload, no-any-return]  # Flower leaves this form out of its overloads
 
@@ -168,9 +183,22 @@ def _load_app(name: str) -> ClientApp:
     return app
 
 
-def _arrays_of(reply: Message) -> ArrayRecord:
+def _foreign(app: ClientApp, message: Message, context: Context) -> Message:
+    """Return a standard app's answer; what goes wrong in it, a missing handler too, is one code.
+
+    Raises:
+        LarreyError: ``app-failed``.
+    """
+    try:
+        reply = app(message, context)
+    except Exception as error:  # noqa: BLE001  the app's own words may hold data: only the type is told
+        raise LarreyError("app-failed", f"the app raised {type(error).__name__}") from None
     if reply.has_error():
         raise LarreyError("app-failed", f"the app answered with error {reply.error.code}")
+    return reply
+
+
+def _arrays_of(reply: Message) -> ArrayRecord:
     records = list(reply.content.array_records.values())
     if len(records) != 1:
         raise LarreyError("reply-wrong-tensors", f"the app sent {len(records)} array records")

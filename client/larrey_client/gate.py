@@ -23,7 +23,7 @@ A study, on arrival and again when a person approves it (`decide_study`):
 A request of the coordinator, before anything is fetched (`decide_task`):
      1  study-not-approved     no person here approved that digest
      2  digest-mismatch        the stored study is not the one that was approved
-     3  phase-unknown          not a phase this node knows
+     3  phase-unknown          not a call that the approved study names
      4  round-out-of-range     not one of the approved rounds
      5  deadline-passed        nobody waits for the answer any more
      6  model-wrong-size       not the size of the study's own model
@@ -31,9 +31,11 @@ A request of the coordinator, before anything is fetched (`decide_task`):
      8  not-held               the ledger holds nothing for the study on its dataset
   unless its answer is stored and is only sent again:
      9  study-closed           the study ended here
-    10  round-not-increasing   a later round was reserved already
-    11  too-many-attempts      other inputs for the same round than the spare rounds pay for
-    12  budget-exhausted       every approved round was reserved
+    10  phase-too-early        a later call on a model that this site has not trained
+    11  round-not-increasing   a later round was reserved already
+    12  too-many-attempts      other inputs for the same round than the spare rounds pay for
+    13  budget-exhausted       every approved round was reserved
+The last two concern train alone: the later calls of a round use what it reserved.
 """
 
 from __future__ import annotations
@@ -267,9 +269,10 @@ def _digest(case: TaskCase) -> Refuse | None:
 
 
 def _phase(case: TaskCase) -> Refuse | None:
-    if case.task.phase == TRAIN:
+    calls = _approval(case).study.file.training.calls
+    if case.task.phase in calls:
         return None
-    return Refuse("phase-unknown", "this node only knows the phase train")
+    return Refuse("phase-unknown", f"the approved study only calls {', '.join(calls)}")
 
 
 def _round(case: TaskCase) -> Refuse | None:
@@ -311,6 +314,15 @@ def _open(case: TaskCase) -> Refuse | None:
     return Refuse("study-closed", "the study ended at this site")
 
 
+def _trained(case: TaskCase) -> Refuse | None:
+    if case.is_answered or case.hold is None or case.task.phase == TRAIN:
+        return None
+    found = case.hold.find(case.task.round, case.task.model)
+    if found is not None and found.output_digest:
+        return None
+    return Refuse("phase-too-early", f"{case.task.phase} was asked before the round's train")
+
+
 def _increasing(case: TaskCase) -> Refuse | None:
     done = [r.round for r in case.hold.reservations] if case.hold else []
     if case.is_answered or not done or case.task.round >= done[-1]:
@@ -320,7 +332,7 @@ def _increasing(case: TaskCase) -> Refuse | None:
 
 
 def _attempts(case: TaskCase) -> Refuse | None:
-    if case.is_answered or case.hold is None:
+    if case.is_answered or case.hold is None or case.task.phase != TRAIN:
         return None
     attempts = sum(1 for r in case.hold.reservations if r.round == case.task.round)
     if attempts <= case.hold.spare_rounds:
@@ -329,7 +341,9 @@ def _attempts(case: TaskCase) -> Refuse | None:
 
 
 def _rounds_left(case: TaskCase) -> Refuse | None:
-    if case.is_answered or case.hold is None or case.hold.rounds_used < case.hold.rounds_total:
+    if case.is_answered or case.hold is None or case.task.phase != TRAIN:
+        return None
+    if case.hold.rounds_used < case.hold.rounds_total:
         return None
     return Refuse("budget-exhausted", f"all {case.hold.rounds_total} approved rounds were used")
 
@@ -366,6 +380,7 @@ _TASK_RULES = (
     _still_allowed,
     _held,
     _open,
+    _trained,
     _increasing,
     _attempts,
     _rounds_left,

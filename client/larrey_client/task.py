@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["TRAIN", "Task"]
 
-TRAIN = "train"  # the only phase so far; phases are data
+TRAIN = "train"  # the first phase of a round, the one that is paid for; phases are data
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Task:
     Attributes:
         study: digest of the study.
         round: from 1.
-        phase: ``train``.
+        phase: which handler of the app, ``train`` first (`larrey_protocol.study.Call`).
         attempt: the coordinator's own count; it decides nothing here.
         model: digest of the model file to start from.
         model_bytes: its size as announced; the study's own layout is what counts.

@@ -108,7 +108,7 @@ class _Server:
             raise LarreyError("study-not-loaded", "the trainer holds no such study")
         if self._warming is not None:
             self._warming.join()
-        return self._assignment.train(
+        return self._assignment.call(
             files[0],
             round_number=frame["round"],
             phase=frame["phase"],

@@ -54,6 +54,7 @@ _CODES = frozenset(
         "model-malformed",
         "noise-missing",
         "plan-impossible",
+        "reply-wrong-metrics",
         "reply-wrong-tensors",
         "site-not-invited",
         "trainer-failed",

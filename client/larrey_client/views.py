@@ -67,12 +67,14 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
             "local_steps": file.training.local_steps,
             "strategy": file.training.strategy,
             "app": file.training.app,
+            "calls": list(file.training.calls),
         },
         "privacy": file.privacy.model_dump() | {"epsilon_pld": epsilon},
         "cost": [_cost(study, dataset, ledger) for dataset in settings.datasets],
         "leaves": {
             "bytes_per_round": model_layout(study).nbytes,
             "tensors": [name for name, _ in model_layout(study).entries],
+            "metrics": list(file.training.metrics),
         },
         "longest_s": file.training.rounds_held * file.rounds.deadline_s,
     }

@@ -3,7 +3,8 @@
 The order is the guarantee: gate, stored answer, model, data, RESERVE (durable), training, what
 would leave is checked, COMMIT (durable), sending. Everything that can refuse comes before RESERVE,
 so that a refusal spends nothing; after it nothing is given back. Two durable commits a round: that
-an answer was delivered (SETTLE) is written with the next RESERVE.
+an answer was delivered (SETTLE) is written with the next RESERVE. A later call of the same round
+(evaluate, query) works under what train reserved and makes one durable commit: its answer's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from larrey_client.cost import app_digest, round_mechanism
 from larrey_client.exchange import Download, is_passing
@@ -27,7 +29,7 @@ from larrey_client.gate import (
 from larrey_client.node import Node
 from larrey_client.outbox import Outbox, patiently
 from larrey_client.records import Answered
-from larrey_client.task import Task
+from larrey_client.task import TRAIN, Task
 from larrey_client.trainer_link import TrainTask
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import (
@@ -36,10 +38,10 @@ from larrey_protocol.errors import (
     Refusal,
     TransportError,
 )
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt, sign
-from larrey_protocol.study import DpSgd, Study
+from larrey_protocol.study import Call, DpSgd, Study
 from larrey_protocol.tensors import TensorLayout
 
 __all__ = ["Worker"]
@@ -81,7 +83,7 @@ class Worker:
         request = _Request(incoming, task, arrived + task.deadline_s)
         metrics = self._node.metrics
         try:
-            with metrics.timed(task.phase if task.phase == "train" else "other"):
+            with metrics.timed(_kind(task)):
                 answered, is_repeat = self._answered(request)
                 metrics.enter("sending")
                 is_taken = self._outbox.deliver(
@@ -89,7 +91,7 @@ class Worker:
                 )
             if is_taken:
                 self._unsettled[task.key] = self._approvals[task.study].dataset
-            metrics.tasks.labels("train", "ok").inc()
+            metrics.tasks.labels(_kind(task), "ok").inc()
         except LarreyError as error:
             is_cut = isinstance(error, TransportError) and is_passing(error)
             if is_cut or self._node.stopping.is_set():
@@ -154,7 +156,7 @@ class Worker:
                 _enforce(decide_study(replace(approval, units=units)))
                 if request.deadline <= node.monotonic():  # fetching and loading take their time
                     raise Refusal("deadline-passed", "the round's deadline is over")
-                sequence = self._reserve(task, approval)
+                sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
                 left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
                 wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
                 update = node.trainer.train(wish, model, timeout_s=left)
@@ -202,8 +204,9 @@ class Worker:
         store, at = self._node.store, _stamp(self._node.now())
         work = (approval.dataset, task.study, task.round, task.model)
         with store.transaction():
-            for (study, number, _, model), dataset in self._unsettled.items():
-                store.ledger.settle(dataset, study, number, model, at)
+            for (study, number, phase, model), dataset in self._unsettled.items():
+                if phase == TRAIN:
+                    store.ledger.settle(dataset, study, number, model, at)
             earlier = store.ledger.reservation(*work)
             reserve = store.ledger.reserve_again if earlier else store.ledger.reserve
             entry = reserve(*work, round_mechanism(approval.study), at)
@@ -220,25 +223,28 @@ class Worker:
         study, store = approval.study, self._node.store
         if not is_sealed(update):
             raise Refusal("update-malformed", "the update could still be changed")
-        check_update(update, model_layout(study), norm_bound=norm_bound(study, self._node.site))
+        bound = norm_bound(study, self._node.site, task.phase)
+        check_update(update, phase_layout(study, task.phase), norm_bound=bound)
         digest, size = self._outbox.spool(update)
         with store.reading():
             hold = store.ledger.held(approval.dataset, task.study)
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
         with store.transaction():
-            store.ledger.commit(
-                approval.dataset, task.study, task.round, task.model, digest,
-                _stamp(self._node.now()),
-            )  # fmt: skip
+            if task.phase == TRAIN:
+                store.ledger.commit(
+                    approval.dataset, task.study, task.round, task.model, digest,
+                    _stamp(self._node.now()),
+                )  # fmt: skip
             store.audit(
-                "update-released", self._node.site,
+                "update-released" if task.phase == TRAIN else "metrics-released", self._node.site,
                 study=task.study, round=task.round, subject=digest,
             )  # fmt: skip
             receipt = sign(self._receipt(task, study, (digest, size), epsilon), self._node.key)
             answered = Answered(digest, size, receipt.to_bytes())
             store.add_answer(task.key, answered)
-        self._node.metrics.train_steps.inc(study.file.training.local_steps)
+        if task.phase == TRAIN:
+            self._node.metrics.train_steps.inc(study.file.training.local_steps)
         return answered
 
     def _receipt(
@@ -268,7 +274,7 @@ class Worker:
         code = "data-not-ready" if _is_about_data(error) else error.code
         is_refusal = isinstance(error, Refusal)
         logger.warning("study=%s round=%d %s", task.study[:19], task.round, error)
-        node.metrics.tasks.labels("train", "refused" if is_refusal else "failed").inc()
+        node.metrics.tasks.labels(_kind(task), "refused" if is_refusal else "failed").inc()
         if is_refusal:
             node.metrics.refusals.labels(code).inc()
         with node.store.transaction():
@@ -319,6 +325,11 @@ def _check_model(model: int, layout: TensorLayout) -> None:
 def _is_about_data(error: LarreyError) -> bool:
     """Return whether the code alone would tell something about rows or their number."""
     return isinstance(error, DataError) or error.code == "units-below-minimum"
+
+
+def _kind(task: Task) -> str:
+    """Return the phase as a metric's label; what a coordinator makes up is no label."""
+    return task.phase if task.phase in get_args(Call) else "other"
 
 
 def _stamp(at: float) -> str:

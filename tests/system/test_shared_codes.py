@@ -12,6 +12,7 @@ _PER_ROUND = {
     "round-out-of-range",
     "deadline-passed",
     "model-wrong-size",
+    "phase-too-early",
     "round-not-increasing",
     "too-many-attempts",
 }

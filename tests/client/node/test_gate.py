@@ -122,6 +122,12 @@ def hold(*rounds: int, spare: int = 1, total: int = 4, is_closed: bool = False) 
     return Hold(entry, Mechanism(4.0, 1.0, 1), total, spare, 1, is_closed, done)
 
 
+CALLS = make_study(
+    privacy=NO_DP, training__app="std", training__calls=["train", "evaluate"],
+    training__metrics=["loss"],
+)  # fmt: skip
+
+
 TASK = Task(
     STUDY.digest, 2, "train", 1, digest_bytes(b"model"), model_layout(STUDY).nbytes, 30.0, ""
 )
@@ -131,6 +137,24 @@ def task_case(**changes: Any) -> TaskCase:
     task = replace(TASK, **changes.pop("task", {}))
     start = TaskCase(task, 30.0, approval=case(rounds_free=None, units=None), hold=hold(1))
     return replace(start, **changes)
+
+
+def called(phase: str, *rounds: int, trained: int = 0, later: int = 0) -> dict[str, Any]:
+    """Return a request of an app's handler after those rounds, one of which has its answer."""
+    before = hold(*rounds, *([trained] if trained else []), total=4)
+    done = list(before.reservations)
+    if trained:
+        done[-1] = replace(done[-1], input_digest=TASK.model, output_digest="out")
+    if later:
+        done.append(replace(done[-1], round=later))
+    return {
+        "approval": case(
+            study=CALLS, policy=apps(), facts=StudyFacts(-1, app_digest=DIGEST), units=None,
+            rounds_free=None,
+        ),
+        "hold": replace(before, reservations=tuple(done)),
+        "task": {"study": CALLS.digest, "phase": phase},
+    }  # fmt: skip
 
 
 TASK_RULES = [
@@ -158,6 +182,11 @@ TASK_RULES = [
     ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2)}),
     ("too-many-attempts", {"hold": hold(2, 2)}, {"hold": hold(2, 2), "is_answered": True}),
     ("budget-exhausted", {"hold": hold(1, 1, 1, 1)}, {"hold": hold(1, 1, 1)}),
+    ("phase-unknown", called("query", 1), called("train", 1)),
+    ("phase-unknown", {"task": {"phase": "evaluate"}}, {}),  # nor in a study of train alone
+    ("phase-too-early", called("evaluate", 1), called("evaluate", 1, trained=2)),
+    ("phase-too-early", called("evaluate", 2), called("evaluate", 1, 1, 1, trained=2)),
+    ("round-not-increasing", called("evaluate", 3, trained=2, later=3), {}),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from larrey_client.frames import memory_file, seal
 from larrey_client.trainer_link import TrainTask
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import phase_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
 
@@ -58,6 +58,6 @@ class SmallTrainer:
         self.release.set()
 
     def _update(self, study: Study) -> bytes:
-        layout = model_layout(study)
+        layout = phase_layout(study, self.trained[-1].phase)
         flat = np.full(layout.size, 0.001 * len(self.trained), np.float32)
         return pack(layout, flat)

@@ -21,7 +21,7 @@ from larrey_client.frames import memory_file, seal
 from larrey_client.trainer_link import TrainerLink, TrainTask
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import DataError, LarreyError
-from larrey_protocol.models import initial_parameters, model_layout
+from larrey_protocol.models import initial_parameters, model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
@@ -115,6 +115,51 @@ def test_a_standard_app_answers_weights_and_gives_their_difference(
     assert update.tolist() == [1.0] * 5
 
 
+def _call(link: TrainerLink, study: Study, phase: str) -> list[float]:
+    """Return what a handler tells of a model of twos."""
+    layout = phase_layout(study, phase)
+    flat = np.full(model_layout(study).size, 2.0, np.float32)
+    model = seal(memory_file("model", [pack(model_layout(study), flat)]))
+    try:
+        task = TrainTask(study.digest, 1, phase, "alpha")
+        answer = link.train(task, model, timeout_s=LIMIT_S)
+    finally:
+        os.close(model)
+    try:
+        data = os.pread(answer, 1 << 16, 0)
+    finally:
+        os.close(answer)
+    assert data[: len(layout.header)] == layout.header
+    return np.frombuffer(data, "<f4", offset=len(layout.header)).tolist()
+
+
+@pytest.mark.parametrize(("phase", "told"), [("evaluate", [0.25, 12.0]), ("query", [2.0, 4.0])])
+def test_other_handlers_tell_the_declared_metrics_as_they_are_and_nothing_else(
+    make_study, table, apps, cold_link, phase, told
+):
+    study = make_study(app="judge", calls=["train", phase], metrics=["loss", "count"])
+    cold_link.load(study, site="alpha", data=table, app=f"{apps}:judges")
+    assert _call(cold_link, study, phase) == told
+
+
+@pytest.mark.parametrize(
+    ("attribute", "metric", "code"),
+    [
+        ("judges", "accuracy", "reply-wrong-metrics"),  # does not tell it
+        ("judges", "curve", "reply-wrong-metrics"),  # a list of numbers
+        ("plus_one", "loss", "app-failed"),  # has no such handler
+    ],
+)
+def test_an_app_that_cannot_tell_a_metric_is_named_by_code(
+    make_study, table, apps, cold_link, attribute, metric, code
+):
+    study = make_study(app="judge", calls=["train", "evaluate"], metrics=[metric])
+    cold_link.load(study, site="alpha", data=table, app=f"{apps}:{attribute}")
+    with pytest.raises(LarreyError) as caught:
+        _call(cold_link, study, "evaluate")
+    assert caught.value.code == code
+
+
 def test_the_trainer_has_no_network_no_secrets_and_no_needless_torch(
     make_study, table, apps, monkeypatch
 ):
@@ -153,8 +198,8 @@ def test_the_trainer_leaves_no_core_and_cannot_be_traced(make_study, table, cold
     [
         ("dies", "trainer-crashed"),
         ("hangs", "trainer-timeout"),
-        ("raises", "trainer-failed"),
-        ("talks", "trainer-failed"),
+        ("raises", "app-failed"),
+        ("talks", "app-failed"),
         ("renames", "reply-wrong-tensors"),
     ],
 )

@@ -22,6 +22,7 @@ def _shifted(message: Message, by: float) -> ArrayRecord:
 
 
 plus_one = ClientApp()
+judges = ClientApp()
 dies = ClientApp()
 hangs = ClientApp()
 raises = ClientApp()
@@ -34,6 +35,19 @@ tells_limits = ClientApp()
 @plus_one.train()
 def _(message: Message, context: Context) -> Message:
     return _reply(message, _shifted(message, 1.0))
+
+
+@judges.evaluate()
+def _(message: Message, context: Context) -> Message:
+    told = MetricRecord({"secret": 1.0, "count": 12, "loss": 0.25, "curve": [1.0, 2.0]})
+    return Message(RecordDict({"metrics": told}), reply_to=message)
+
+
+@judges.query()
+def _(message: Message, context: Context) -> Message:
+    first = float(message.content["arrays"].to_numpy_ndarrays()[0].flat[0])
+    told = MetricRecord({"count": first * 2, "loss": first})
+    return Message(RecordDict({"metrics": told}), reply_to=message)
 
 
 @dies.train()
