@@ -198,7 +198,7 @@ class ExchangeService(stubs.ExchangeServicer):
         signed = Signed.from_bytes(receipt) if receipt else None
         if signed and signed.signer != self._coordinator.registry.sites[site].signing_key:
             raise IntegrityError("wrong-signer", f"a receipt of {site} has an unexpected signer")
-        nbytes = errand.courier.update_bytes
+        nbytes = errand.courier.update_bytes(errand.task.phase)
         matching_receipt(signed, errand.task.key, site=site, update=reply.update, nbytes=nbytes)
         if signed is None:
             raise IntegrityError("receipt-missing", f"{site} sent an update without a receipt")

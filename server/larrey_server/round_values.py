@@ -21,6 +21,7 @@ __all__ = [
     "Courier",
     "Event",
     "Launched",
+    "Metrics",
     "Outcome",
     "Plan",
     "Replied",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 Outcome: TypeAlias = Literal["contributed", "late", "refused", "absent"]
+Metrics: TypeAlias = Mapping[str, Mapping[str, float]]  # phase -> name -> mean over sites
 Status: TypeAlias = Literal["waiting", "open", "closing", "ended"]
 
 
@@ -113,6 +115,7 @@ def plan_of(study: Study) -> Plan:
         spare_rounds=study.file.training.spare_rounds,
         quorum=study.file.rounds.quorum,
         deadline_s=study.file.rounds.deadline_s,
+        phases=study.file.training.calls,
     )
 
 
@@ -154,6 +157,7 @@ class State:
         stopped: sites that declined the study as such, with their code.
         cells: of the closing attempt.
         missed: sites that missed a round that was applied.
+        metrics: of the last applied round, by phase and name; empty in a study of train alone.
     """
 
     plan: Plan
@@ -174,6 +178,7 @@ class State:
     missed: tuple[str, ...] = ()
     outcome: Literal["", "COMPLETE", "PARTIAL", "FAILED"] = ""
     reason: str = ""
+    metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,7 @@ class Aggregated:
     at: float
     model: str = ""
     code: str = ""
+    metrics: Metrics = field(default_factory=dict)
 
 
 Event: TypeAlias = Launched | Resumed | SiteUp | SiteDown | Replied | Ticked | Aggregated

@@ -7,9 +7,11 @@ nothing. `larrey_server.study_run` carries the actions out, the commit first, an
                              │ below quorum: a spare attempt of the same round         └──▶ ended
                              └── no spare left ──▶ ended (FAILED)
 
-Phases of a round are data: each asks the sites that answered the one before. An attempt repeats a
-round with the same model, so that a site that has trained already sends the answer it stored;
-hence an answer to an earlier attempt of the same round counts.
+Phases of a round are data: each asks the sites that answered the one before; the aggregate is of
+what the first one brought. An attempt repeats a round with the same model, so that a site that has
+trained already sends the answer it stored; hence an answer to an earlier attempt of the same round
+counts. So does a restart: a round begins again with its first phase, for receipts and updates of an
+open round are not in the journal.
 """
 
 from __future__ import annotations
@@ -123,10 +125,13 @@ def _launched(state: State, event: Launched) -> _Step:
 
 
 def _resumed(state: State, event: Resumed) -> _Step:
-    """Give the present phase its time again; the same requests go to the sites as they come."""
+    """Give the round its time again; the same requests go to the sites as they come."""
     away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
-    elapsed = state.plan.deadline_s * state.phase / len(state.plan.phases)
-    return replace(state, away=away, opened_at=event.at - elapsed), ()
+    state = replace(state, away=away, opened_at=event.at)
+    if state.status == "open" and state.phase > 0:
+        pending = tuple(site for site in state.joined if site not in state.stopped)
+        state = replace(state, phase=0, pending=pending, replies=())
+    return state, ()
 
 
 def _site_up(state: State, event: SiteUp) -> _Step:
@@ -184,9 +189,15 @@ def _answered(state: State) -> tuple[str, ...]:
 
 
 def _updates(state: State) -> tuple[tuple[str, str], ...]:
-    """Return each contributor's last update, in roster order."""
-    last = {reply.site: reply.update for reply in state.replies if reply.update}
-    return tuple((site, last[site]) for site in _answered(state) if site in last)
+    """Return what each contributor answered to the first phase, in roster order."""
+    first = _firsts(state)
+    return tuple((site, first[site].update) for site in _answered(state) if site in first)
+
+
+def _firsts(state: State) -> dict[str, Reply]:
+    """Return the good replies to the first phase."""
+    phase = state.plan.phases[0]
+    return {reply.site: reply for reply in state.replies if reply.phase == phase and reply.update}
 
 
 def _next_phase(state: State) -> _Step:
@@ -227,7 +238,9 @@ def _aggregated(state: State, event: Aggregated) -> _Step:
         return _end(state, "FAILED", event.code, _unapplied(cells))
     absent = {cell.site for cell in cells if cell.outcome != "contributed"} | set(state.missed)
     missed = tuple(site for site in state.joined if site in absent)
-    state = replace(state, model=event.model, applied=state.round, missed=missed)
+    state = replace(
+        state, model=event.model, applied=state.round, missed=missed, metrics=event.metrics
+    )
     if state.round < state.plan.rounds:
         return _open(replace(state, round=state.round + 1, attempt=1), event.at, cells)
     if missed or state.joined != state.plan.invited:
@@ -257,9 +270,10 @@ def _end(
 
 def _cells(state: State) -> tuple[Cell, ...]:
     """Return what each joined site did in the present attempt."""
-    last = {reply.site: reply for reply in state.replies}
     good = set(_answered(state))
-    return tuple(_cell(state, site, last.get(site), site in good) for site in state.joined)
+    told = {reply.site: reply for reply in state.replies}
+    told |= {site: reply for site, reply in _firsts(state).items() if site in good}
+    return tuple(_cell(state, site, told.get(site), site in good) for site in state.joined)
 
 
 def _cell(state: State, site: str, reply: Reply | None, is_good: bool) -> Cell:

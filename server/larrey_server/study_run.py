@@ -18,12 +18,14 @@ from typing import Any, TypeAlias
 
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import SigningKey
+from larrey_protocol.models import phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt, Signed, sign
 from larrey_protocol.study import Study
-from larrey_server.aggregator import Aggregator, Averaging, Outcome
+from larrey_server.aggregator import Aggregator, Outcome
 from larrey_server.certificate import make_certificate
 from larrey_server.checkpoints import Checkpoints
+from larrey_server.contributions import averaging, mean_metrics
 from larrey_server.journal import ContributionRow, Journal, Transition
 from larrey_server.receipt_check import matching_receipt
 from larrey_server.round_values import (
@@ -195,10 +197,10 @@ class StudyRun:
         if answer.code:
             self._take(answer, answer.code if _CODE.fullmatch(answer.code) else "malformed-code")
             return
-        nbytes = self._checkpoints.layout.nbytes
+        key, layout = answer.key, phase_layout(self._study, answer.key.phase)
         try:
             receipt = matching_receipt(
-                answer.receipt, answer.key, site=answer.site, update=answer.update, nbytes=nbytes
+                answer.receipt, key, site=answer.site, update=answer.update, nbytes=layout.nbytes
             )
         except IntegrityError as error:
             self._take(answer, error.code)
@@ -210,8 +212,8 @@ class StudyRun:
         self._checking[answer.site] = answer
         self._around.aggregator.check(
             self._around.spool.path(answer.update),
-            self._checkpoints.layout,
-            norm_bound(self._study, answer.site),
+            layout,
+            norm_bound(self._study, answer.site, key.phase),
             lambda outcome: self._post(Checked(answer, receipt, outcome)),
         )
 
@@ -238,7 +240,8 @@ class StudyRun:
         if not code and receipt is not None:
             self._keep_epsilon(answer.site, receipt.epsilon)
             self._uploads.add(answer.update)
-            self._signed[answer.site] = answer.receipt.to_bytes() if answer.receipt else b""
+            if phase == self.state.plan.phases[0] and answer.receipt:  # of the update that counts
+                self._signed[answer.site] = answer.receipt.to_bytes()
             nbytes = receipt.update_bytes
             reply = Reply(answer.site, phase, answer.update, "", receipt.epsilon, nbytes)
         elif answer.update:
@@ -282,7 +285,8 @@ class StudyRun:
         if outcome.code:
             text = f"round {self.state.round} of {self._name} could not be aggregated"
             raise IntegrityError(outcome.code, text, "Mend it, then start the coordinator again.")
-        self._feed(Aggregated(self._around.clock(), outcome.digest))
+        metrics = mean_metrics(self._study, self.state, self._around.spool.path)
+        self._feed(Aggregated(self._around.clock(), outcome.digest, metrics=metrics))
 
     def _feed(self, event: Event) -> None:
         """Let the rules decide, make it durable, then carry it out and tell those who watch."""
@@ -311,8 +315,15 @@ class StudyRun:
             case Cancel():
                 pass  # it was away all the time
             case Aggregate():
+                order = averaging(
+                    self._study,
+                    self.state.round,
+                    action.updates,
+                    checkpoints=self._checkpoints,
+                    path=self._around.spool.path,
+                )
                 self._around.aggregator.aggregate(
-                    self._averaging(action), lambda outcome: self._post(Averaged(outcome))
+                    order, lambda outcome: self._post(Averaged(outcome))
                 )
 
     def _task(self) -> Task:
@@ -321,21 +332,6 @@ class StudyRun:
         head = self._around.journal.head()
         return Task(
             key.study, key.round, key.phase, key.attempt, key.model, layout.nbytes, left, head
-        )
-
-    def _averaging(self, action: Aggregate) -> Averaging:
-        training, round_ = self._study.file.training, self.state.round
-        weights = dict(zip(self._study.file.site_names, self._study.weights, strict=True))
-        path = self._around.spool.path
-        return Averaging(
-            layout=self._checkpoints.layout,
-            updates=tuple((path(update), weights[site]) for site, update in action.updates),
-            model=self._checkpoints.model(round_ - 1),
-            new_model=self._checkpoints.model(round_),
-            strategy=training.strategy,
-            parameters=training.parameters,
-            state=self._checkpoints.state(round_ - 1) if round_ > 1 else None,
-            new_state=self._checkpoints.state(round_),
         )
 
     def _forget(self, cells: tuple[Cell, ...], before: State) -> None:

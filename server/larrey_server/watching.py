@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from larrey_protocol.study import Study
-from larrey_server.round_values import Cell, State
+from larrey_server.round_values import Cell, Metrics, State
 from larrey_server.rounds import deadline
 
 __all__ = ["changes", "describe"]
@@ -38,6 +38,7 @@ def describe(
         "attempt": state.attempt,
         "phase": state.plan.phases[state.phase],
         "applied": state.applied,
+        "metrics": _plain(state.metrics),
         "spares_left": state.spares_left,
         "quorum": state.plan.quorum,
         "deadline_s": max(0.0, round(deadline(state) - at, 3)) if is_open else None,
@@ -117,7 +118,12 @@ def _ended_attempt(before: State, after: State, cells: tuple[Cell, ...]) -> list
     kind = "round-applied" if applied else "round-not-applied"
     outcomes = {cell.site: {"outcome": cell.outcome, "code": cell.code} for cell in cells}
     facts = {"round": cells[0].round, "attempt": cells[0].attempt, "sites": outcomes}
-    return [{"event": kind, **facts, "model": after.model if applied else ""}]
+    model, metrics = (after.model, after.metrics) if applied else ("", {})
+    return [{"event": kind, **facts, "model": model, "metrics": _plain(metrics)}]
+
+
+def _plain(metrics: Metrics) -> _Facts:
+    return {phase: dict(values) for phase, values in metrics.items()}
 
 
 def _opened(before: State, after: State) -> list[_Facts]:

@@ -15,7 +15,7 @@ from larrey_protocol.audit import AuditRecord
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.contract import Contract
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, sign
 from larrey_protocol.study import Study, StudyFile
 from larrey_protocol.tensors import pack
@@ -36,6 +36,7 @@ def make_study(
     quorum: int = 2,
     features: int = 9,
     strategy: str = "fedadam",
+    calls: tuple[str, ...] = ("train",),
 ) -> Study:
     """Return a study without DP whose updates may have norm 100."""
     columns = [
@@ -49,12 +50,13 @@ def make_study(
         "columns": columns,
     }
     parameters = {"eta": 0.1} if strategy == "fedadam" else {}
+    app = {"app": "app", "calls": calls, "metrics": ["loss", "auc"]} if len(calls) > 1 else {}
     file = {
         "study": {"name": "sketch", "title": "A sketch", "question": "Does it go on?",
                   "purpose": "statistics"},
         "model": {"name": "logistic"},
         "training": {"rounds": rounds, "spare_rounds": spare, "learning_rate": 1.0,
-                     "strategy": strategy, "parameters": parameters},
+                     "strategy": strategy, "parameters": parameters, **app},
         "privacy": {"mechanism": "none", "max_update_norm": 100.0},
         "rounds": {"quorum": quorum, "deadline_s": 60.0},
         "sites": [{"name": s, "patients": 100 * (i + 1)} for i, s in enumerate(SITES)],
@@ -67,6 +69,12 @@ def honest_update(study: Study, site: str, model: str) -> bytes:
     seed = int(digest_bytes(f"{site} {model}".encode())[7:15], 16)
     layout = model_layout(study)
     return pack(layout, np.random.default_rng(seed).normal(size=layout.size).astype(np.float32))
+
+
+def told_metrics(study: Study, site: str) -> bytes:
+    """Return what a site answers when its app's other handlers are called: loss and AUC."""
+    values = [float(SITES.index(site)), 0.1]
+    return pack(phase_layout(study, "evaluate"), np.array(values, np.float32))
 
 
 def make_receipt(
@@ -140,11 +148,13 @@ class Bench:
         self.connect()
 
     def answer(self, site: str, task: Task) -> None:
-        code = self.code_of.get(site, "")
+        code = self.code_of.get(site, "") or self.code_of.get(f"{site} {task.phase}", "")
         if code:
             self.run.handle(Arrived(self.now, site, task.key, "", None, code))
             return
         update = self.update_of.get(site, honest_update)(self.study, site, task.model)
+        if task.phase != "train":
+            update = told_metrics(self.study, site)
         receipt = make_receipt(self.study, site, task.key, update, self.key)
         digest = self.spool.add_bytes(update)
         self.run.handle(Arrived(self.now, site, task.key, digest, receipt, ""))

@@ -225,6 +225,44 @@ def test_four_phases_pass_on_those_who_answered_and_share_the_deadline() -> None
     assert [site for site, _ in actions[-1].updates] == ["alpha", "beta"]
 
 
+JUDGED = replace(PLAN, phases=("train", "evaluate"))
+
+
+def test_the_aggregate_is_of_the_first_phase_and_of_those_who_answered_all() -> None:
+    state, _ = answer_all(opened(JUDGED), SITES)
+    trained = {r.site: r.update for r in state.replies}
+    key = task_key(state)
+    assert key.phase == "evaluate"
+    told = [Replied(2.0, key, Reply(s, "evaluate", f"metrics of {s}")) for s in ("beta", "alpha")]
+    no = Replied(2.0, key, Reply("gamma", "evaluate", code="app-failed"))
+    state, actions = play(state, told[0], no, told[1])
+    assert actions[-1] == Aggregate(tuple((s, trained[s]) for s in ("alpha", "beta")))
+    assert [(c.outcome, c.code, c.update) for c in state.cells] == [
+        ("contributed", "", trained["alpha"]),
+        ("contributed", "", trained["beta"]),
+        ("refused", "app-failed", ""),
+    ]
+
+
+def test_a_restart_begins_a_round_again_with_its_first_phase() -> None:
+    state, _ = answer_all(opened(JUDGED), SITES)
+    state = restore(JUDGED, json.loads(json.dumps(snapshot(state))))
+    state, _ = play(state, Resumed(5.0))
+    assert (task_key(state).phase, state.pending, state.replies) == ("train", SITES, ())
+    assert deadline(state) == 35.0
+    assert play(state, SiteUp(6.0, "beta"))[1] == [Send("beta")]
+
+
+def test_the_metrics_of_a_round_stay_until_the_next_is_applied() -> None:
+    state, _ = answer_all(opened(JUDGED), SITES)
+    state, _ = answer_all(state, SITES)
+    state, _ = play(state, Aggregated(3.0, "m1", metrics={"evaluate": {"loss": 0.5}}))
+    assert state.round == 2
+    assert restore(JUDGED, json.loads(json.dumps(snapshot(state)))).metrics == {
+        "evaluate": {"loss": 0.5}
+    }
+
+
 class Histories(RuleBasedStateMachine):
     """Any order of events keeps the promises."""
 

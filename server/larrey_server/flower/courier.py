@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import IntegrityError, Refusal
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import phase_layout
 from larrey_protocol.study import Study
 from larrey_server.flower.engine import Engine
 from larrey_server.flower.grid import StudyGrid
@@ -45,7 +45,8 @@ class StudyCourier:
 
     def __init__(self, dispatch: Dispatch, engine: Engine, study: Study) -> None:
         self.study = study
-        self.update_bytes = model_layout(study).nbytes
+        calls: tuple[str, ...] = study.file.training.calls
+        self._sizes = {call: phase_layout(study, call).nbytes for call in calls}
         self._dispatch = dispatch
         self._engine = engine
         self._last: tuple[Task, RecordDict] | None = None
@@ -56,6 +57,10 @@ class StudyCourier:
         self.grid = StudyGrid(self._engine, self._run)
         self._engine.on_reply(self._run, self._dispatch.fleet_reply)
         self._engine.on_loss(self._run, lambda: self._dispatch.renew(self))
+
+    def update_bytes(self, phase: str) -> int:
+        """Return the size of an answer in a phase of the study."""
+        return self._sizes[phase]
 
     def restart(self) -> None:
         """Go on in a new Flower run; messages of the one before are gone."""
@@ -132,8 +137,8 @@ class Dispatch:
         self._abandoned = abandoned
         self._lock = threading.RLock()
         self._errands: dict[tuple[str, str], Errand] = {}  # by site and study digest
-        # Uploads of withdrawn tasks, with the model that they answer; one a site and study.
-        self._begun: dict[tuple[str, str], tuple[str, str]] = {}
+        # Uploads of withdrawn tasks, with the phase and model they answer; one a site and study.
+        self._begun: dict[tuple[str, str], tuple[tuple[str, str], str]] = {}
 
     def courier(self, study: Study) -> StudyCourier:
         """Return a courier in a new Flower run."""
@@ -144,8 +149,8 @@ class Dispatch:
         with self._lock:
             key = (site, task.study)
             self._withdraw(key)
-            model, upload = self._begun.pop(key, ("", ""))
-            if model != task.model:
+            work, upload = self._begun.pop(key, (("", ""), ""))
+            if work != (task.phase, task.model):
                 self._abandon(upload)
                 upload = ""
             errand = Errand(site, task, courier, courier.push(site, task), upload=upload)
@@ -221,7 +226,9 @@ class Dispatch:
             IntegrityError: ``bad-digest``.
         """
         with self._lock:
-            fitting = [e for e in self._of(site) if e.courier.update_bytes == total_bytes]
+            fitting = [
+                e for e in self._of(site) if e.courier.update_bytes(e.task.phase) == total_bytes
+            ]
             for errand in fitting:
                 if errand.upload == digest:
                     return
@@ -266,4 +273,4 @@ class Dispatch:
         if errand.message_id:
             errand.courier.grid.withdraw(errand.message_id)
         if errand.upload:
-            self._begun[key] = (errand.task.model, errand.upload)
+            self._begun[key] = ((errand.task.phase, errand.task.model), errand.upload)
