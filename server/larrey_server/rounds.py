@@ -10,8 +10,8 @@ nothing. `larrey_server.study_run` carries the actions out, the commit first, an
 Phases of a round are data: each asks the sites that answered the one before; the aggregate is of
 what the first one brought. An attempt repeats a round with the same model, so that a site that has
 trained already sends the answer it stored; hence an answer to an earlier attempt of the same round
-counts. So does a restart: a round begins again with its first phase, for receipts and updates of an
-open round are not in the journal.
+counts. A restart begins the open round again with its first phase: its receipts and the claims on
+its updates are not in the journal, the sites have both.
 """
 
 from __future__ import annotations

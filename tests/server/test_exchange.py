@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -38,6 +38,12 @@ from tests.server.test_identity import refused
 
 BIG = study(model={"name": "mlp", "hidden": [512, 512]}, training__rounds=1)  # about 1 MiB
 TINY = study()
+CALLED = study(
+    privacy={"mechanism": "none"},
+    training__app="judge",
+    training__calls=["train", "evaluate"],
+    training__metrics=["loss"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +417,41 @@ def test_a_slow_upload_goes_on_when_its_round_is_repeated(
     assert alpha.exchange.Offer(offer).have_bytes == cut
     errand.courier.cancel("alpha", replace(errand.task, attempt=2))
     errand.courier.send("alpha", replace(errand.task, round=2, model="sha256:" + "3" * 64))
+    assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == 0
+
+
+def test_each_call_of_a_round_takes_an_upload_of_its_own_size(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation, CALLED)
+    with federation.site("beta") as beta:
+        for site in (beta, alpha):
+            assert site.answer(site.work(), CALLED).accepted
+        work = alpha.work()
+        assert work.fields["phase"] == "evaluate"
+        with pytest.raises(grpc.RpcError) as caught:
+            alpha.store(small_update(CALLED))
+        assert caught.value.details() == "not-expected"
+        told = pack(phase_layout(CALLED, "evaluate"), np.array([0.5], np.float32))
+        for site, asked in ((alpha, work), (beta, beta.work())):
+            assert site.store(told).complete  # the same bytes from both
+            digest = digest_of_bytes(told)
+            receipt = site.receipt(asked, digest, len(told))
+            assert site.give(asked, digest, receipt=receipt).accepted
+        assert alpha.work().fields["round"] == 2
+
+
+def test_an_upload_is_not_carried_over_to_another_call_on_the_same_model(
+    federation: Federation, alpha: SitePeer
+) -> None:
+    start(federation, CALLED)
+    alpha.work()
+    update = small_update(CALLED)
+    alpha.store(update)
+    dispatch = federation.hub.coordinator.dispatch
+    (errand,) = [e for e in dispatch._errands.values() if e.site == "alpha"]
+    errand.courier.cancel("alpha", errand.task)
+    errand.courier.send("alpha", replace(errand.task, phase="evaluate"))
     assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == 0
 
 
