@@ -21,12 +21,14 @@ from larrey_client.task import Task
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, sign
+from larrey_protocol.streams import reuse_buffers
 from larrey_protocol.tensors import pack
 from larrey_protocol.v1.larrey_pb2 import GiveRequest
 
 
 def main(config: Path) -> None:
     """Approve the first study that is proposed, then serve rounds until killed."""
+    reuse_buffers()
     settings = load_settings(config)
     identity = settings.identity
     tls = Tls(

@@ -18,6 +18,7 @@ import grpc
 
 from larrey_client.frames import memory_file, seal
 from larrey_protocol.errors import IntegrityError, TransportError
+from larrey_protocol.streams import STREAM_OPTIONS
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 
@@ -30,12 +31,8 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.keepalive_time_ms", 30_000),  # finds a coordinator whose network vanished
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.http2.max_frame_size", 4 << 20),
-    ("grpc.http2.bdp_probe", 0),  # fixed windows, as at the coordinator
-    ("grpc.http2.lookahead_bytes", 2 << 20),
+    *STREAM_OPTIONS,
     ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})

@@ -26,6 +26,7 @@ from larrey_client.store import SiteStore, open_readonly
 from larrey_client.trainer_link import TrainerLink
 from larrey_protocol.errors import FileError, TransportError
 from larrey_protocol.keys import SigningKey, read_private
+from larrey_protocol.streams import reuse_buffers
 from larrey_protocol.tomlfile import read_text
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run(settings: SiteSettings, ready: Callable[[], None]) -> None:
         UsageError: ``state-locked``, ``port-busy``.
         IntegrityError: the ledger or the audit trail does not verify.
     """
+    reuse_buffers()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())

@@ -6,7 +6,6 @@ says they are, and go on at the next start.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -15,7 +14,6 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from larrey_protocol.errors import FileError, PortBusy, UsageError
 from larrey_protocol.keys import read_private
+from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.control_service import MAX_WATCHES, ControlService
 from larrey_server.coordinator import Coordinator
@@ -46,16 +45,9 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 8 << 20),  # a chunk is at most 2 MiB
     ("grpc.max_send_message_length", 8 << 20),
     ("grpc.max_concurrent_streams", 64),
-    ("grpc.http2.max_frame_size", 4 << 20),
-    # Fixed windows: estimated ones grow to 16 MB a stream on a fast path and fill when the
-    # coordinator is busy (592 MB with 16 sites, 163 MB so); 2 MiB still carries 100 MB/s at 20 ms.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 2 << 20),
-    ("grpc.keepalive_time_ms", 30_000),  # finds sites whose network vanished
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *STREAM_OPTIONS,
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # sites do the same
 )
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # glibc's malloc.h
 
 
 class Hub:
@@ -147,7 +139,7 @@ def serve(config: Path) -> int:
     settings = load_coordinator(config)
     os.environ.setdefault("FLWR_HOME", str(settings.coordinator.state / "flower"))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
-    _spare_memory()
+    reuse_buffers()
     ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -185,11 +177,3 @@ def _not_bound(address: str, settings: CoordinatorSettings) -> UsageError:
         f"gRPC does not take {settings.identity.certificate} with its key and authority",
         "Check that all three are PEM and belong together.",
     )
-
-
-def _spare_memory() -> None:
-    """Let glibc give large buffers back: two arenas, and mmap from 256 KiB (measured)."""
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
