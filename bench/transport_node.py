@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from larrey_client.exchange import Download, Exchange, Tls
 from larrey_client.flower import Incoming, make_give, open_take
 from larrey_client.settings import load_settings
 from larrey_client.task import Task
+from larrey_protocol.errors import TransportError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, sign
@@ -84,4 +86,5 @@ def _reply(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with suppress(TransportError):  # the coordinator ended
+        main(Path(sys.argv[1]))
