@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -134,20 +135,29 @@ def _tree(pid: int) -> list[int]:
 
 def _addresses(pid: int, *, state: str, column: int = 1) -> set[str]:
     """Return local (1) or remote (2) addresses of TCP sockets that a process tree holds."""
-    found = set()
+    found: set[str] = set()
     for process in _tree(pid):
-        sockets = _sockets(process)
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[9] in sockets and fields[3] == state:
-                    found.add(_readable(fields[column].partition(":")[0]))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a child that ended meanwhile
+            found |= _addresses_of(process, state, column)
+    return found
+
+
+def _addresses_of(process: int, state: str, column: int) -> set[str]:
+    sockets, found = _sockets(process), set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in sockets and fields[3] == state:
+                found.add(_readable(fields[column].partition(":")[0]))
     return found
 
 
 def _sockets(pid: int) -> set[str]:
     """Return the inodes of a process's sockets."""
-    links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            links.append(str(path.readlink()))
     return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 

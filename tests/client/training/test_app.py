@@ -113,8 +113,8 @@ def test_a_message_without_a_study_is_refused(make_study, table):
 
 
 @pytest.mark.system
-@pytest.mark.skipif(not has_ray, reason="ray is not installed: pip install larrey[simulation]")
-@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(not has_ray, reason="needs Ray: run `make simulation`")
+@pytest.mark.filterwarnings("ignore")  # Ray leaves files and processes to its own shutdown
 def test_the_same_app_runs_in_flowers_simulation_engine(make_study, table):
     from flwr.serverapp import Grid, ServerApp
     from flwr.simulation import run_simulation
