@@ -35,7 +35,7 @@ def main() -> int:
         f"Trainings with DP are repeated {_REPEATS} times a split and their AUC averaged.",
         f"Intervals widen for overlapping splits (Nadeau and Bengio 2003); {seconds:.1f} s.",
     ]
-    return finish("heart", "python -m bench.heart", figures(study, utility), notes=notes)
+    return finish("heart", "make bench-heart", figures(study, utility), notes=notes)
 
 
 def figures(study: Study, utility: Utility) -> list[Figure]:

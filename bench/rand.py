@@ -31,7 +31,7 @@ def main() -> int:
         f"Sampled or noised trainings are repeated {_REPEATS} times a split, AUC averaged.",
         f"Intervals widen for overlapping splits (Nadeau and Bengio 2003); {seconds:.1f} s.",
     ]
-    return finish("rand", "python -m bench.rand", figures(study, utility), notes=notes)
+    return finish("rand", "make bench-rand", figures(study, utility), notes=notes)
 
 
 def figures(study: Study, utility: Utility) -> list[Figure]:
