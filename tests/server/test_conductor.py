@@ -157,6 +157,6 @@ def test_a_failure_that_no_rule_knows_stalls_the_study_and_says_so(
     again.conductor.resume()
     while not again.conductor.status()["stalled"] and time.monotonic() < give_up:
         again.conductor.join(0.001)
+    again.stop()  # joins the loop, so that what it publishes last is there
     assert again.conductor.status()["stalled"] == "checkpoint-broken"
     assert again.events[-1]["event"] == "study-stalled"
-    again.stop()
