@@ -16,7 +16,7 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.contract import Contract
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout, phase_layout
-from larrey_protocol.signed import Receipt, Signed, sign
+from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed, sign
 from larrey_protocol.study import Study, StudyFile
 from larrey_protocol.tensors import pack
 from larrey_server.aggregator import Aggregator
@@ -188,3 +188,26 @@ class Bench:
 
     def audit(self) -> list[AuditRecord]:
         return list(self.journal.audit())
+
+
+def certificate(bench: Bench) -> Certificate:
+    data = bench.journal.certificate(bench.study.digest)
+    assert data is not None
+    return open_signed(Signed.from_bytes(data), Certificate, SIGNER.public)
+
+
+def oracle(study: Study) -> bytes:
+    """Return the final model of FedAdam in plain numpy, the whole vector at once."""
+    layout = model_layout(study)
+    params = np.zeros(layout.size, np.float32)
+    m, v = np.zeros_like(params), np.full_like(params, 1e-6)
+    for _ in range(study.file.training.rounds):
+        digest = digest_bytes(pack(layout, params))
+        mean = np.zeros_like(params)
+        for site, weight in zip(SITES, study.weights, strict=True):
+            update = honest_update(study, site, digest)[len(layout.header) :]
+            mean += np.float32(weight) * np.frombuffer(update, "<f4")
+        m = 0.9 * m + (1 - 0.9) * mean
+        v = 0.99 * v + (1 - 0.99) * (mean * mean)
+        params = params + 0.1 * m / (np.sqrt(v) + 1e-3)
+    return pack(layout, params)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,50 +15,19 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
-from larrey_protocol.signed import Certificate, Signed, open_signed
+from larrey_protocol.signed import Signed
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
-from larrey_server.aggregator import Aggregator
 from larrey_server.round_values import SiteDown, SiteUp
 from larrey_server.study_run import Arrived
-from tests.server.study_bench import SIGNER, SITES, Bench, honest_update, make_receipt, make_study
-
-
-@pytest.fixture(scope="module")
-def aggregator() -> Iterator[Aggregator]:
-    process = Aggregator.start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def bench(tmp_path: Path, aggregator: Aggregator) -> Iterator[Bench]:
-    table = Bench(tmp_path / "undisturbed", make_study(), aggregator)
-    yield table
-    table.journal.close()
-
-
-def certificate(bench: Bench) -> Certificate:
-    data = bench.journal.certificate(bench.study.digest)
-    assert data is not None
-    return open_signed(Signed.from_bytes(data), Certificate, SIGNER.public)
-
-
-def oracle(study: Study) -> bytes:
-    """Return the final model of FedAdam in plain numpy, the whole vector at once."""
-    layout = model_layout(study)
-    params = np.zeros(layout.size, np.float32)
-    m, v = np.zeros_like(params), np.full_like(params, 1e-6)
-    for _ in range(study.file.training.rounds):
-        digest = digest_bytes(pack(layout, params))
-        mean = np.zeros_like(params)
-        for site, weight in zip(SITES, study.weights, strict=True):
-            update = honest_update(study, site, digest)[len(layout.header) :]
-            mean += np.float32(weight) * np.frombuffer(update, "<f4")
-        m = 0.9 * m + (1 - 0.9) * mean
-        v = 0.99 * v + (1 - 0.99) * (mean * mean)
-        params = params + 0.1 * m / (np.sqrt(v) + 1e-3)
-    return pack(layout, params)
+from tests.server.study_bench import (
+    SITES,
+    Bench,
+    certificate,
+    honest_update,
+    make_receipt,
+    oracle,
+)
 
 
 def test_a_study_ends_complete_with_the_model_of_its_strategy(bench: Bench) -> None:
@@ -416,67 +383,3 @@ def test_an_unsigned_lie_about_the_receipt_s_signer_is_refused(bench: Bench) -> 
     digest = bench.spool.add_bytes(update)
     bench.run.handle(Arrived(bench.now, site, task.key, digest, forged, ""))
     assert bench.run.state.replies[0].code == "bad-signature"
-
-
-CALLED = ("train", "evaluate", "query")
-
-
-def applied(bench: Bench) -> list[dict[str, Any]]:
-    return [event for event in bench.events if event["event"] == "round-applied"]
-
-
-def test_a_study_with_more_calls_averages_the_updates_of_train_alone(
-    tmp_path: Path, aggregator: Aggregator
-) -> None:
-    study = make_study(calls=CALLED)
-    bench = Bench(tmp_path, study, aggregator)
-    bench.launch()
-    bench.play()
-    paper = certificate(bench)
-    assert paper.outcome == "COMPLETE"
-    assert bench.model() == oracle(study)
-    assert {cell.bytes for cell in paper.matrix} == {model_layout(study).nbytes}
-    rows = bench.journal.contributions(study.digest)
-    receipts = [Signed.from_bytes(row.receipt or b"") for row in rows]
-    assert {json.loads(r.document)["phase"] for r in receipts} == {"train"}
-    left = [p.name for p in bench.spool.folder.iterdir()]
-    assert left == [bench.run.state.model.removeprefix("sha256:")]
-    bench.journal.close()
-
-
-def test_the_metrics_of_each_call_are_published_as_their_weighted_mean(
-    tmp_path: Path, aggregator: Aggregator
-) -> None:
-    study = make_study(rounds=1, calls=CALLED)
-    bench = Bench(tmp_path, study, aggregator)
-    bench.code_of["delta query"] = "app-failed"
-    bench.launch()
-    bench.play()
-    expected = {
-        "loss": pytest.approx(8 / 6),
-        "auc": pytest.approx(0.1),
-    }
-    (event,) = applied(bench)
-    assert event["metrics"] == {"evaluate": expected, "query": expected}
-    assert bench.run.status()["metrics"] == event["metrics"]
-    assert {c.code for c in certificate(bench).matrix if c.site == "delta"} == {"app-failed"}
-    bench.journal.close()
-
-
-def test_a_kill_in_any_call_changes_neither_model_nor_metrics(
-    tmp_path: Path, aggregator: Aggregator
-) -> None:
-    study = make_study(rounds=1, calls=CALLED)
-    ends = []
-    for step in range(0, 26, 2):  # 4 answers and 4 checks a call, 1 aggregation
-        bench = Bench(tmp_path / str(step), study, aggregator)
-        bench.launch()
-        bench.play(random.Random(step), steps=step)
-        bench.kill_and_restart()
-        bench.play(random.Random(step))
-        rows = bench.journal.contributions(study.digest)
-        assert all(row.receipt for row in rows)
-        ends.append((bench.run.state.outcome, bench.run.state.model, bench.run.state.metrics))
-        bench.journal.close()
-    assert ends == [ends[0]] * len(ends)
-    assert ends[0][0] == "COMPLETE"

@@ -3,78 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 
 import grpc
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, RecordDict
 
-from larrey_protocol.models import model_layout, phase_layout
-from larrey_protocol.study import Study
+from larrey_protocol.models import phase_layout
 from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
-from tests.protocol.samples import study
+from tests.server.exchange_bench import BIG, CALLED, TINY, start
 from tests.server.peers import (
     CHUNK,
     Federation,
     Folder,
     SitePeer,
-    Work,
     digest_of_bytes,
-    make_give,
     running,
     small_update,
     until,
 )
 from tests.server.test_identity import refused
-
-BIG = study(model={"name": "mlp", "hidden": [512, 512]}, training__rounds=1)  # about 1 MiB
-TINY = study()
-CALLED = study(
-    privacy={"mechanism": "none"},
-    training__app="judge",
-    training__calls=["train", "evaluate"],
-    training__metrics=["loss"],
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder.make(tmp_path_factory.mktemp("federation"))
-
-
-@pytest.fixture
-def federation(folder: Folder, tmp_path: Path) -> Iterator[Federation]:
-    yield from running(folder, tmp_path / "state")
-
-
-@pytest.fixture
-def alpha(federation: Federation) -> Iterator[SitePeer]:
-    with federation.site("alpha") as site:
-        yield site
-
-
-def start(federation: Federation, wanted: Study = TINY) -> str:
-    digest = federation.propose(wanted)
-    for name in ("alpha", "beta"):
-        with federation.site(name) as site:
-            site.approve(digest)
-    federation.hub.coordinator.launch(digest, "operator")
-    return digest
-
-
-def rejected(federation: Federation, code: str) -> float:
-    labels = {"study": "tiny", "site": "alpha", "reason": code}
-    registry = federation.hub.metrics.registry
-    return registry.get_sample_value("larrey_updates_rejected_total", labels) or 0.0
 
 
 def test_a_waiting_site_is_woken_by_its_task(federation: Federation, alpha: SitePeer) -> None:
@@ -236,169 +189,6 @@ def test_a_second_upload_for_a_task_takes_the_place_of_the_first(
     spool = federation.hub.coordinator.spool
     assert not spool.complete(digest_of_bytes(first))
     assert spool.complete(digest_of_bytes(second))
-
-
-def uploaded(alpha: SitePeer) -> tuple[Work, str, int]:
-    work = alpha.work()
-    update = small_update(TINY)
-    alpha.store(update)
-    return work, digest_of_bytes(update), len(update)
-
-
-def test_an_update_without_receipt_does_not_count(federation: Federation, alpha: SitePeer) -> None:
-    start(federation)
-    work, digest, _ = uploaded(alpha)
-    assert alpha.give(work, digest).code == "receipt-missing"
-    until(lambda: rejected(federation, "receipt-missing") == 1)
-
-
-def test_a_receipt_about_another_round_does_not_count(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    work, digest, nbytes = uploaded(alpha)
-    receipt = alpha.receipt(work, digest, nbytes, round=2)
-    assert alpha.give(work, digest, receipt=receipt).code == "receipt-mismatch"
-    until(lambda: rejected(federation, "receipt-mismatch") == 1)
-
-
-def test_a_receipt_signed_by_another_site_does_not_count(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    work, digest, nbytes = uploaded(alpha)
-    with federation.site("beta") as beta:
-        alpha.key = beta.key
-    receipt = alpha.receipt(work, digest, nbytes)
-    assert alpha.give(work, digest, receipt=receipt).code == "wrong-signer"
-
-
-def test_an_update_that_was_not_uploaded_does_not_count(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    work = alpha.work()
-    digest = "sha256:" + "2" * 64
-    receipt = alpha.receipt(work, digest, model_layout(TINY).nbytes)
-    assert alpha.give(work, digest, receipt=receipt).code == "update-missing"
-
-
-def test_an_update_over_the_norm_bound_is_refused_by_the_worker(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    work = alpha.work()
-    layout = model_layout(TINY)
-    update = pack(layout, np.full(layout.size, 1e6, np.float32))
-    alpha.store(update)
-    digest = digest_of_bytes(update)
-    assert alpha.give(work, digest, receipt=alpha.receipt(work, digest, len(update))).accepted
-    until(lambda: rejected(federation, "update-over-norm") == 1)
-
-
-def test_a_sites_own_code_reaches_the_study(federation: Federation, alpha: SitePeer) -> None:
-    digest = start(federation)
-    assert alpha.give(alpha.work(), code="trainer-crashed").accepted
-    until(lambda: rejected(federation, "trainer-crashed") == 1)
-    assert federation.hub.coordinator.book.find(digest).state == "open"
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"update": "", "code": ""},
-        {"update": "", "code": "Free text with a patient's name"},
-        {"update": "sha256:short", "code": ""},
-        {"update": "", "code": "trainer-failed", "note": "x"},
-        {"update": 1, "code": "trainer-failed"},
-    ],
-)
-def test_a_reply_with_other_content_than_declared_is_malformed(
-    federation: Federation, alpha: SitePeer, fields: dict[str, str | int]
-) -> None:
-    start(federation)
-    content = RecordDict({"larrey": ConfigRecord(fields)})  # type: ignore[arg-type]
-    reply = alpha.exchange.Give(make_give(alpha.work().message, content))
-    assert (reply.accepted, reply.code) == (False, "malformed-reply")
-
-
-def test_a_reply_that_lacks_an_object_is_malformed(federation: Federation, alpha: SitePeer) -> None:
-    start(federation)
-    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "trainer-failed"})})
-    request = make_give(alpha.work().message, content)
-    del request.objects[0]
-    assert alpha.exchange.Give(request).code == "malformed-reply"
-
-
-def test_a_malformed_reply_leaves_nothing_in_flowers_state(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "trainer-failed"})})
-    request = make_give(alpha.work().message, content)
-    del request.objects[0]
-    engine = federation.hub.coordinator.engine
-    state, before = engine.state, len(engine.store)  # beta's task
-    assert alpha.exchange.Give(request).code == "malformed-reply"
-    assert len(engine.store) == before
-    asked = {m.metadata.dst_node_id for m in state.message_ins_store.values()}  # type: ignore[attr-defined]
-    assert asked <= {engine.node_of("beta")}
-    assert not state.message_res_store  # type: ignore[attr-defined]
-
-
-def test_noise_instead_of_a_message_is_malformed(alpha: SitePeer) -> None:
-    assert alpha.exchange.Give(wire.GiveRequest(message=b"\xff" * 40)).code == "malformed-reply"
-
-
-def test_a_site_that_could_not_read_its_task_may_say_so(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    content = RecordDict({"larrey": ConfigRecord({"update": "", "code": "message-malformed"})})
-    assert alpha.exchange.Give(make_give(alpha.work().message, content)).accepted
-
-
-def test_a_failure_of_ours_is_told_without_its_text(
-    federation: Federation, alpha: SitePeer
-) -> None:
-    start(federation)
-    alpha.work()
-    update = small_update(TINY)
-    spool = federation.hub.coordinator.spool
-    (spool.folder / (digest_of_bytes(update)[7:] + ".part")).mkdir()
-    assert refused(lambda: alpha.store(update)) == (grpc.StatusCode.INTERNAL, "internal-error")
-
-
-def test_slow_callers_leave_room_for_the_others(federation: Federation) -> None:
-    never: SimpleQueue[None] = SimpleQueue()
-    with federation.site("alpha") as alpha, federation.site("beta") as beta:
-        stalled = [
-            peer.exchange.Store.future(iter(never.get, None))
-            for peer in (alpha, beta)
-            for _ in range(8)
-        ]
-        until(lambda: sum(federation.hub.gatekeeper.calls().values()) == 16)
-        with federation.operator() as operator:
-            assert operator.list() == []
-        for call in stalled:
-            call.cancel()
-    for _ in stalled:
-        never.put(None)
-
-
-def test_an_endless_receipt_does_not_count(federation: Federation, alpha: SitePeer) -> None:
-    start(federation)
-    work, digest, nbytes = uploaded(alpha)
-    receipt = alpha.receipt(work, digest, nbytes, ledger_head="1" * 20_000)
-    assert alpha.give(work, digest, receipt=receipt).code == "malformed-document"
-
-
-def test_a_receipt_that_is_no_text_does_not_count(federation: Federation, alpha: SitePeer) -> None:
-    start(federation)
-    work, digest, _ = uploaded(alpha)
-    fields = {"kind": "receipt", "document": "\ud800", "signer": alpha.key.public, "signature": "A"}
-    receipt = json.dumps(fields).encode()
-    assert alpha.give(work, digest, receipt=receipt).code == "malformed-document"
 
 
 def test_a_slow_upload_goes_on_when_its_round_is_repeated(
