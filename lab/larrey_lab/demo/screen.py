@@ -16,6 +16,7 @@ from rich.text import Text
 
 from larrey_lab.evaluation import Interval
 from larrey_lab.facts import DemoFacts
+from larrey_lab.federation.processes import typed
 from larrey_lab.utility import CENTRAL, PRIVATE, WITHOUT, alone_at
 
 __all__ = ["Screen"]
@@ -89,7 +90,8 @@ class Screen:
             self._console.print(f"  {file.path:<20} {file.what}")
         self._console.print(
             f"\nNext: open {folder}/report.html; read examples/heart/study.toml, change a number"
-            " and run `larrey study check` on it; or `larrey demo --keep` for a running sandbox."
+            f" and run `{typed('larrey')} study check` on it; or `{typed('larrey')} demo --keep`"
+            " for a running sandbox."
         )
 
 

@@ -20,7 +20,7 @@ from larrey_lab.demo.examples import example
 from larrey_lab.demo.folder import fresh_folder, note_sandbox
 from larrey_lab.demo.screen import Screen
 from larrey_lab.facts import DemoFacts, RefusalFacts, RoundFacts
-from larrey_lab.federation.processes import Federation, run_command
+from larrey_lab.federation.processes import Federation, run_command, typed
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_lab.heart import HOSPITALS, read_heart
 from larrey_lab.tables import Row, SiteTables, split_rows, write_csv
@@ -261,9 +261,10 @@ def _say_how_to_look_around(federation: Federation, screen: Screen) -> None:
     workspace = federation.workspace
     screen.step("Everything keeps running. Look around:")
     site = workspace.site(workspace.sites[0])
-    screen.detail(f"larrey-site status --config {site}")
-    screen.detail(f"larrey-site study show heart --config {site}")
-    screen.detail(f"larrey study list --operator {workspace.operator}")
+    node, larrey = typed("larrey-site"), typed("larrey")
+    screen.detail(f"{node} status --config {site}")
+    screen.detail(f"{node} study show heart --config {site}")
+    screen.detail(f"{larrey} study list --operator {workspace.operator}")
     screen.detail("stop: kill " + " ".join(map(str, federation.processes.values())))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from types import TracebackType
 from larrey_lab.federation.workspace import Workspace
 from larrey_protocol.errors import LarreyError
 
-__all__ = ["Federation", "run_command"]
+__all__ = ["Federation", "run_command", "typed"]
 
 _READY = re.compile(rb"^larrey(-site [^:]+:| coordinator) ready", re.MULTILINE)
 
@@ -124,6 +125,14 @@ def run_command(*command: str) -> subprocess.CompletedProcess[str]:
     """Return the finished ``larrey`` or ``larrey-site`` command, its output captured as text."""
     arguments = [_program(command[0]), *command[1:]]
     return subprocess.run(arguments, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def typed(name: str) -> str:
+    """Return how a person here types a console script: its name, or its path off the PATH."""
+    if shutil.which(name):
+        return name
+    path = Path(_program(name))
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _program(name: str) -> str:
