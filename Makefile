@@ -16,11 +16,22 @@ help: ## list the commands
 
 setup: $(READY) ## make .venv from the pinned dependencies (done once)
 
+# A build of torch that was asked for by name replaces another one.
+ifneq ($(origin TORCH),file)
+ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
+$(READY): another-torch
+another-torch:
+	test ! -x $(PY) || $(PY) -m pip uninstall --quiet --disable-pip-version-check --yes torch
+.PHONY: another-torch
+endif
+endif
+
 $(READY): $(LOCK) pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	echo '$(TORCH)' > .venv/.torch
 	touch $(READY)
 
 demo: $(READY) ## train across four hospitals on this machine and show what happened
