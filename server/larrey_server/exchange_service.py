@@ -94,7 +94,7 @@ class ExchangeService(stubs.ExchangeServicer):
         self._coordinator.heard(site)
         try:
             self._dispatch.claim_upload(site, request.digest, request.total_bytes)
-            return self._have(request.digest, request.total_bytes)
+            return self._have(site, request.digest, request.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
 
@@ -108,8 +108,8 @@ class ExchangeService(stubs.ExchangeServicer):
             first = next(request_iterator)
             self._dispatch.claim_upload(site, first.digest, first.total_bytes)
             if not self._spool.complete(first.digest):
-                self._receive(first, request_iterator)
-            return self._have(first.digest, first.total_bytes)
+                self._receive(site, first, request_iterator)
+            return self._have(site, first.digest, first.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
         except (StopIteration, grpc.RpcError):  # cut: what came stays, the site resumes
@@ -163,13 +163,14 @@ class ExchangeService(stubs.ExchangeServicer):
         revision = self._coordinator.book.revision(site)
         return wire.TakeReply(studies_revision=revision, server_time=time.time())
 
-    def _have(self, digest: str, total_bytes: int) -> wire.OfferReply:
+    def _have(self, site: str, digest: str, total_bytes: int) -> wire.OfferReply:
         if self._spool.complete(digest):
             return wire.OfferReply(have_bytes=total_bytes, complete=True)
-        return wire.OfferReply(have_bytes=self._spool.have(digest))
+        return wire.OfferReply(have_bytes=self._spool.have(digest, site))
 
-    def _receive(self, first: wire.StorePart, rest: Iterator[wire.StorePart]) -> None:
-        with self._spool.writer(first.digest, first.total_bytes, first.offset) as writer:
+    def _receive(self, site: str, first: wire.StorePart, rest: Iterator[wire.StorePart]) -> None:
+        digest, total, offset = first.digest, first.total_bytes, first.offset
+        with self._spool.writer(digest, total, offset, owner=site) as writer:
             writer.write(first.data)
             for part in rest:
                 if part.offset != writer.offset:

@@ -95,7 +95,7 @@ class Spool:
         self.folder = folder
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._writers: dict[str, SpoolWriter] = {}
+        self._writers: dict[tuple[str, str], SpoolWriter] = {}  # by blob and owner
         self._adopted: Counter[str] = Counter()
         self._sound: set[str] = set()  # blobs whose bytes this process has hashed or made
 
@@ -132,15 +132,20 @@ class Spool:
             self._sound.add(digest)
         return True
 
-    def have(self, digest: str) -> int:
-        """Return how many bytes of the blob are here; its size if it is complete."""
+    def have(self, digest: str, owner: str = "") -> int:
+        """Return how many bytes of an owner's upload are here; the size of a complete blob."""
         path = self.path(digest)
-        part = path if self.complete(digest) else _part(path)
+        part = path if self.complete(digest) else _part(path, owner)
         return part.stat().st_size if part.is_file() else 0
 
     @contextmanager
-    def writer(self, digest: str, total: int, offset: int = 0) -> Iterator[SpoolWriter]:
-        """Write a blob of ``total`` bytes from ``offset``; a newer writer takes over an older one.
+    def writer(
+        self, digest: str, total: int, offset: int = 0, *, owner: str = ""
+    ) -> Iterator[SpoolWriter]:
+        """Write a blob of ``total`` bytes from ``offset``.
+
+        A newer writer takes over its owner's older one; uploads of the same bytes by two owners
+        do not meet. ``owner`` is a site's name.
 
         When the context ends with all bytes here, they become the blob; otherwise they wait for
         the upload to go on.
@@ -154,14 +159,15 @@ class Spool:
         if not 0 <= offset <= total <= self._limit_bytes:
             raise Refusal("upload-too-large", f"{total} bytes from {offset} were announced")
         with self._lock:
-            if digest in self._writers:
-                self._writers[digest].supersede()
-            writer = self._writers[digest] = SpoolWriter(_part(path), total, offset)
+            if (older := self._writers.get((digest, owner))) is not None:
+                older.supersede()
+            writer = SpoolWriter(_part(path, owner), total, offset)
+            self._writers[digest, owner] = writer
         try:
             writer.catch_up()
             yield writer
         finally:
-            self._finish(digest, writer)
+            self._finish(digest, owner, writer)
 
     def add_bytes(self, data: bytes) -> str:
         """Return the digest under which ``data`` now lies here."""
@@ -220,10 +226,11 @@ class Spool:
                 return
             del self._adopted[digest]
             self._sound.discard(digest)
-            if (writer := self._writers.pop(digest, None)) is not None:
-                writer.supersede()
+            for key in [key for key in self._writers if key[0] == digest]:
+                self._writers.pop(key).supersede()
             path.unlink(missing_ok=True)
-            _part(path).unlink(missing_ok=True)
+            for part in self.folder.glob(f"{path.name}*.part"):
+                part.unlink(missing_ok=True)
 
     def sweep(self, before: float) -> int:
         """Remove what was last written before a time and is neither adopted nor kept.
@@ -240,24 +247,24 @@ class Spool:
                     swept += 1
         return swept
 
-    def _finish(self, digest: str, writer: SpoolWriter) -> None:
+    def _finish(self, digest: str, owner: str, writer: SpoolWriter) -> None:
         """Close an upload and, if it is whole, turn it into the blob."""
         path = self.path(digest)
         with self._lock:
             found = writer.close()
-            if self._writers.get(digest) is writer:
-                del self._writers[digest]
+            if self._writers.get((digest, owner)) is writer:
+                del self._writers[digest, owner]
             if found == digest:
-                _part(path).replace(path)
+                _part(path, owner).replace(path)
                 self._sound.add(digest)
             elif found is not None:
-                _part(path).unlink(missing_ok=True)
+                _part(path, owner).unlink(missing_ok=True)
         if found not in (None, digest):
             raise IntegrityError("wrong-digest", "the uploaded bytes are not the announced blob")
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+def _part(path: Path, owner: str) -> Path:
+    return path.with_name(f"{path.name}.{owner}.part" if owner else f"{path.name}.part")
 
 
 def _blocks(descriptor: int) -> Iterator[bytes]:

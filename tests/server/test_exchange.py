@@ -207,7 +207,7 @@ def test_a_slow_upload_goes_on_when_its_round_is_repeated(
     assert alpha.exchange.Offer(offer).have_bytes == cut
     errand.courier.cancel("alpha", replace(errand.task, attempt=2))
     errand.courier.send("alpha", replace(errand.task, round=2, model="sha256:" + "3" * 64))
-    assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == 0
+    assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == 0
 
 
 def test_each_call_of_a_round_takes_an_upload_of_its_own_size(
@@ -242,7 +242,7 @@ def test_an_upload_is_not_carried_over_to_another_call_on_the_same_model(
     (errand,) = [e for e in dispatch._errands.values() if e.site == "alpha"]
     errand.courier.cancel("alpha", errand.task)
     errand.courier.send("alpha", replace(errand.task, phase="evaluate"))
-    assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == 0
+    assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == 0
 
 
 def test_a_task_survives_the_end_of_its_flower_run(federation: Federation, alpha: SitePeer) -> None:
@@ -267,10 +267,13 @@ def test_what_an_earlier_process_left_is_swept_but_a_running_upload_is_not(
         with federation.site("alpha") as alpha:
             alpha.work()
             alpha.store(update, until=CHUNK // 2)
-            assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == CHUNK // 2
+            assert (
+                federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha")
+                == CHUNK // 2
+            )
     orphan = state / "spool" / ("4" * 64)
     orphan.write_bytes(b"x")
     os.utime(orphan, (1e9, 1e9))
     for federation in running(folder, state):
         assert not orphan.exists()
-        assert federation.hub.coordinator.spool.have(digest_of_bytes(update)) == CHUNK // 2
+        assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == CHUNK // 2

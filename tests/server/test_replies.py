@@ -145,7 +145,7 @@ def test_a_failure_of_ours_is_told_without_its_text(
     alpha.work()
     update = small_update(TINY)
     spool = federation.hub.coordinator.spool
-    (spool.folder / (digest_of_bytes(update)[7:] + ".part")).mkdir()
+    (spool.folder / (digest_of_bytes(update)[7:] + ".alpha.part")).mkdir()
     assert refused(lambda: alpha.store(update)) == (grpc.StatusCode.INTERNAL, "internal-error")
 
 

@@ -60,6 +60,19 @@ def test_a_cut_upload_is_not_complete(spool: Spool) -> None:
     assert (spool.have(DIGEST), spool.complete(DIGEST)) == (100, False)
 
 
+def test_uploads_of_the_same_bytes_by_two_sites_do_not_meet(spool: Spool) -> None:
+    with spool.writer(DIGEST, len(DATA), owner="alpha") as alpha:
+        alpha.write(DATA[:100])
+        with spool.writer(DIGEST, len(DATA), owner="beta") as beta:
+            beta.write(DATA[:50])
+            assert (spool.have(DIGEST, "alpha"), spool.have(DIGEST, "beta")) == (100, 50)
+            alpha.write(DATA[100:])
+            beta.write(DATA[50:])
+    assert spool.complete(DIGEST)
+    spool.drop(DIGEST)
+    assert not list(spool.folder.iterdir())
+
+
 def test_an_upload_may_step_back_but_not_leave_a_gap(spool: Spool) -> None:
     with spool.writer(DIGEST, len(DATA)) as writer:
         writer.write(DATA[:100])
