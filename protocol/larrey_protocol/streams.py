@@ -1,7 +1,7 @@
 """How both ends of the border carry large files: stream windows and reuse of buffers.
 
-Speed and memory only; no guarantee depends on it. Figures: 100 MB each way with 4 and 16 sites on
-two cores (`bench.memory`).
+Speed and memory only; no guarantee depends on it. `bench.memory` measures what follows from these
+values; that they are better than the defaults was tried once, by hand, on a busy machine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["STREAM_OPTIONS", "reuse_buffers"]
 
 STREAM_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_frame_size", 4 << 20),
-    # Fixed windows: estimated ones grow to 16 MB a stream on a fast path and fill when the other
-    # side is busy (592 MB with 16 sites, 163 MB so); 2 MiB still carries 100 MB/s at 20 ms.
+    # Fixed windows: estimated ones grow on a fast path and fill when the other side is busy (several
+    # times the memory with 16 sites); 2 MiB still carries 100 MB/s at 20 ms (window over delay).
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 << 20),
     ("grpc.keepalive_time_ms", 30_000),  # finds a peer whose network vanished
@@ -27,8 +27,8 @@ _SETTINGS = ((-1, 64 << 20), (-3, 8 << 20), (-8, 2))
 def reuse_buffers() -> None:
     """Let the C library keep chunk-sized buffers instead of returning each one to the kernel.
 
-    Mapping and clearing every 1 MiB buffer anew took a fifth of the coordinator's time. Does
-    nothing where the C library is not glibc.
+    Else every 1 MiB buffer is mapped, cleared and unmapped anew. Does nothing where the C library
+    is not glibc.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
