@@ -13,8 +13,8 @@ __all__ = ["STREAM_OPTIONS", "reuse_buffers"]
 
 STREAM_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_frame_size", 4 << 20),
-    # Fixed windows: estimated ones grow on a fast path and fill when the other side is busy (several
-    # times the memory with 16 sites); 2 MiB still carries 100 MB/s at 20 ms (window over delay).
+    # Fixed windows: estimated ones grow on a fast path and fill when the other side is busy, which
+    # with 16 sites costs several times the memory; 2 MiB still carry 100 MB/s at 20 ms of delay.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 << 20),
     ("grpc.keepalive_time_ms", 30_000),  # finds a peer whose network vanished
