@@ -114,6 +114,7 @@ def _study() -> Study:
             "title": "Breast cancer",
             "question": "Is the mass malignant?",
             "purpose": "scientific-research",
+            "permit": "test/1",
         },
         "model": {"name": "logistic"},
         "training": {"rounds": _ROUNDS, "spare_rounds": 0, "learning_rate": 2.0},

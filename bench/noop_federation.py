@@ -62,6 +62,7 @@ def make_study(sites: int, hidden: tuple[int, ...], rounds: int) -> Study:
                 "title": "No-op",
                 "question": "What does a round cost?",
                 "purpose": "statistics",
+                "permit": "test/1",
             },
             "model": {"name": "mlp", "hidden": hidden},
             "training": {"rounds": rounds, "learning_rate": 1.0, "app": "noop"},

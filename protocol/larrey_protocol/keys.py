@@ -1,7 +1,8 @@
 """Ed25519 keys that sign studies, answers, receipts and certificates.
 
 Public keys travel as ``ed25519:<base64url>``; people compare the fingerprint, five groups of four
-characters. Private keys live in PEM files of mode 0600. The primitives are `cryptography`'s.
+characters. Private keys live in PEM files of mode 0600, those of persons behind a passphrase too.
+The primitives are `cryptography`'s.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import base64
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import Field
 
 from larrey_protocol.errors import FileError, IntegrityError
 
-__all__ = ["SigningKey", "fingerprint", "verify", "write_private"]
+__all__ = ["PublicKey", "SigningKey", "fingerprint", "verify", "write_private"]
 
 _PREFIX = "ed25519:"
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
 
 
 class SigningKey:
@@ -36,27 +40,36 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> SigningKey:
+    def load(cls, path: Path, passphrase: bytes | None = None) -> SigningKey:
         """Return the key in a PEM file.
 
         Raises:
-            FileError: ``missing-file``, ``key-exposed`` (others may read it) or ``invalid-key``.
+            FileError: ``missing-file``, ``key-exposed`` (others may read it), ``invalid-key``,
+                ``passphrase-needed`` or ``passphrase-wrong``.
         """
         pem = read_private(path)
+        is_locked = b"ENCRYPTED" in pem
+        if is_locked and not passphrase:
+            raise FileError("passphrase-needed", f"{path} is a person's key, behind a passphrase")
         try:
-            private = serialization.load_pem_private_key(pem, password=None)
+            password = passphrase if is_locked else None
+            private = serialization.load_pem_private_key(pem, password=password)
         except ValueError as error:
+            if is_locked:
+                text = f"the passphrase does not open {path}"
+                raise FileError("passphrase-wrong", text, "Type it again.") from error
             raise FileError("invalid-key", f"{path} is not a private key") from error
         if not isinstance(private, Ed25519PrivateKey):
             raise FileError("invalid-key", f"{path} is not an Ed25519 key")
         return cls(private)
 
-    def save(self, path: Path) -> None:
-        """Write the key to a new file of mode 0600."""
+    def save(self, path: Path, passphrase: bytes | None = None) -> None:
+        """Write the key to a new file of mode 0600, encrypted where there is a passphrase."""
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase:
+            encryption = serialization.BestAvailableEncryption(passphrase)
         pem = self._private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
         )
         write_private(path, pem)
 

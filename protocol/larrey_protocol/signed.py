@@ -40,11 +40,16 @@ class Proposal(Record):
 
 
 class Answer(Record):
-    """A site's signed decision about exactly one study digest."""
+    """A site's signed decision about exactly one study, permit version and set of seats.
+
+    The persons who decided are on record at the site; their names do not leave it.
+    """
 
     study: Digest
+    permit: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")  # empty in a refusal
+    seats: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")  # `Roster.seats_digest`
     site: SiteName
-    decision: Literal["approved", "refused"]
+    decision: Literal["approved", "refused", "revoked"]
     code: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{2,47})?$")  # why refused
     answered_at: float
 
@@ -69,6 +74,9 @@ class Receipt(Record):
     ledger_head: str  # "<seq>:<hash>": anchors the site's ledger outside the site
     audit_head: str  # "<seq>:<hash>"
     peer_head: str = ""  # the coordinator's last head that this site saw
+    permit: str = ""  # digest of the signed permit under which the data were used
+    snapshot: str = ""  # commitment to the data, salted by a secret of the site
+    flags: tuple[Literal["unbounded", "family-reset", "adopted"], ...] = ()  # of the budget used
     at: float
 
 

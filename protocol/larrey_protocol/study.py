@@ -18,28 +18,45 @@ from larrey_protocol.contract import Contract
 from larrey_protocol.errors import FileError
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
-__all__ = ["Call", "DpSgd", "NoPrivacy", "Study", "StudyFile", "load_study"]
+__all__ = [
+    "Call",
+    "DpSgd",
+    "NoPrivacy",
+    "PermitReference",
+    "Purpose",
+    "SiteName",
+    "Study",
+    "StudyFile",
+    "load_study",
+]
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Call = Literal["train", "evaluate", "query"]  # a handler of a Flower app; one phase of a round
 
 
+Purpose = Literal[
+    "public-interest",
+    "policy-making",
+    "statistics",
+    "education",
+    "scientific-research",
+    "improving-care",
+]  # the six purposes of Regulation (EU) 2025/327, article 53
+# An authority's own number of its decision, e.g. "FR/2026/0042"; names every version of the permit.
+PermitReference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{1,60}$")]
+
+
 class Head(Record):
-    """What the study is called and what it is for."""
+    """What the study is called, what it is for, and under which permit."""
 
     name: SiteName
     version: int = Field(1, ge=1)
+    parent: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")  # the version that this one amends
     title: str = Field(min_length=3, max_length=200)
     question: str = Field(min_length=3, max_length=2000)
-    purpose: Literal[
-        "public-interest",
-        "policy-making",
-        "statistics",
-        "education",
-        "scientific-research",
-        "improving-care",
-    ]  # the six purposes of Regulation (EU) 2025/327, article 53
+    purpose: Purpose
+    permit: PermitReference
     contract: str = "contract.toml"
 
 

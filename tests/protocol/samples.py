@@ -37,6 +37,7 @@ STUDY: dict[str, Any] = {
         "title": "A tiny study",
         "question": "Does it run?",
         "purpose": "scientific-research",
+        "permit": "test/1",
     },
     "model": {"name": "logistic"},
     "training": {"rounds": 3, "spare_rounds": 1, "learning_rate": 1.0},

@@ -53,7 +53,7 @@ def make_study(
     app = {"app": "app", "calls": calls, "metrics": ["loss", "auc"]} if len(calls) > 1 else {}
     file = {
         "study": {"name": "sketch", "title": "A sketch", "question": "Does it go on?",
-                  "purpose": "statistics"},
+                  "purpose": "statistics", "permit": "test/1"},
         "model": {"name": "logistic"},
         "training": {"rounds": rounds, "spare_rounds": spare, "learning_rate": 1.0,
                      "strategy": strategy, "parameters": parameters, **app},

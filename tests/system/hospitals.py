@@ -224,6 +224,7 @@ def make_study(name: str, **changes: Facts) -> Study:
         "columns": [{**column, "name": name} for name in ("x0", "x1")],
     }
     head = {"name": name, "title": "A test", "question": "Does it hold?", "purpose": "statistics"}
+    head["permit"] = "test/1"
     file: Facts = {
         "study": head,
         "model": {"name": "logistic"},

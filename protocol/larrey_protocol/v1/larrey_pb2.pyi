@@ -15,16 +15,18 @@ class TakeRequest(_message.Message):
     def __init__(self, node_version: _Optional[str] = ..., studies_seen: _Optional[int] = ...) -> None: ...
 
 class TakeReply(_message.Message):
-    __slots__ = ("messages", "objects", "studies_revision", "server_time")
+    __slots__ = ("messages", "objects", "studies_revision", "server_time", "witness")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     STUDIES_REVISION_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_FIELD_NUMBER: _ClassVar[int]
     messages: bytes
     objects: _containers.RepeatedCompositeFieldContainer[FlowerObject]
     studies_revision: int
     server_time: float
-    def __init__(self, messages: _Optional[bytes] = ..., objects: _Optional[_Iterable[_Union[FlowerObject, _Mapping]]] = ..., studies_revision: _Optional[int] = ..., server_time: _Optional[float] = ...) -> None: ...
+    witness: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, messages: _Optional[bytes] = ..., objects: _Optional[_Iterable[_Union[FlowerObject, _Mapping]]] = ..., studies_revision: _Optional[int] = ..., server_time: _Optional[float] = ..., witness: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class FlowerObject(_message.Message):
     __slots__ = ("id", "content")
@@ -79,14 +81,16 @@ class StorePart(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., total_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class GiveRequest(_message.Message):
-    __slots__ = ("message", "objects", "receipt")
+    __slots__ = ("message", "objects", "receipt", "anchor")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
     message: bytes
     objects: _containers.RepeatedCompositeFieldContainer[FlowerObject]
     receipt: bytes
-    def __init__(self, message: _Optional[bytes] = ..., objects: _Optional[_Iterable[_Union[FlowerObject, _Mapping]]] = ..., receipt: _Optional[bytes] = ...) -> None: ...
+    anchor: bytes
+    def __init__(self, message: _Optional[bytes] = ..., objects: _Optional[_Iterable[_Union[FlowerObject, _Mapping]]] = ..., receipt: _Optional[bytes] = ..., anchor: _Optional[bytes] = ...) -> None: ...
 
 class GiveReply(_message.Message):
     __slots__ = ("accepted", "code")
@@ -101,20 +105,34 @@ class ListStudiesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListStudiesReply(_message.Message):
-    __slots__ = ("proposals", "revision", "ended")
+    __slots__ = ("proposals", "revision", "ended", "permits", "rosters", "orders", "anchors")
     PROPOSALS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    PERMITS_FIELD_NUMBER: _ClassVar[int]
+    ROSTERS_FIELD_NUMBER: _ClassVar[int]
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    ANCHORS_FIELD_NUMBER: _ClassVar[int]
     proposals: _containers.RepeatedScalarFieldContainer[bytes]
     revision: int
     ended: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, proposals: _Optional[_Iterable[bytes]] = ..., revision: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ...) -> None: ...
+    permits: _containers.RepeatedScalarFieldContainer[bytes]
+    rosters: _containers.RepeatedScalarFieldContainer[bytes]
+    orders: _containers.RepeatedScalarFieldContainer[bytes]
+    anchors: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, proposals: _Optional[_Iterable[bytes]] = ..., revision: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., permits: _Optional[_Iterable[bytes]] = ..., rosters: _Optional[_Iterable[bytes]] = ..., orders: _Optional[_Iterable[bytes]] = ..., anchors: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
     __slots__ = ("answer",)
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     answer: bytes
     def __init__(self, answer: _Optional[bytes] = ...) -> None: ...
+
+class TellRequest(_message.Message):
+    __slots__ = ("document",)
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    def __init__(self, document: _Optional[bytes] = ...) -> None: ...
 
 class AnswerReply(_message.Message):
     __slots__ = ("recorded", "code")
@@ -173,3 +191,57 @@ class CertificateReply(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class CommandRequest(_message.Message):
+    __slots__ = ("order",)
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    order: bytes
+    def __init__(self, order: _Optional[bytes] = ...) -> None: ...
+
+class DocumentRequest(_message.Message):
+    __slots__ = ("document",)
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    def __init__(self, document: _Optional[bytes] = ...) -> None: ...
+
+class DocumentQuery(_message.Message):
+    __slots__ = ("name", "after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    after: int
+    def __init__(self, name: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class DocumentsReply(_message.Message):
+    __slots__ = ("documents",)
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    documents: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, documents: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class MembersRequest(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class JoinCall(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class RenewCall(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("certificate", "authority", "code")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    authority: bytes
+    code: str
+    def __init__(self, certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ..., code: _Optional[str] = ...) -> None: ...

@@ -297,6 +297,11 @@ class StudiesStub(object):
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerRequest.SerializeToString,
                 response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerReply.FromString,
                 _registered_method=True)
+        self.Tell = channel.unary_unary(
+                '/larrey.v1.Studies/Tell',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.TellRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerReply.FromString,
+                _registered_method=True)
 
 
 class StudiesServicer(object):
@@ -315,6 +320,13 @@ class StudiesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tell(self, request, context):
+        """Any other document that a site signs: deletion receipt, departure, anchor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StudiesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -326,6 +338,11 @@ def add_StudiesServicer_to_server(servicer, server):
             'Answer': grpc.unary_unary_rpc_method_handler(
                     servicer.Answer,
                     request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerRequest.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerReply.SerializeToString,
+            ),
+            'Tell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tell,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.TellRequest.FromString,
                     response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.AnswerReply.SerializeToString,
             ),
     }
@@ -394,6 +411,154 @@ class Studies(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Tell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Studies/Tell',
+            larrey__protocol_dot_v1_dot_larrey__pb2.TellRequest.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.AnswerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrolmentStub(object):
+    """For sites on their way in and for their certificates. `Join` is all that an invitation's
+    credential may call; `Renew` is for members.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Join = channel.unary_unary(
+                '/larrey.v1.Enrolment/Join',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinCall.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.FromString,
+                _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/larrey.v1.Enrolment/Renew',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.RenewCall.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServicer(object):
+    """For sites on their way in and for their certificates. `Join` is all that an invitation's
+    credential may call; `Renew` is for members.
+    """
+
+    def Join(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinCall.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.RenewCall.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'larrey.v1.Enrolment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('larrey.v1.Enrolment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrolment(object):
+    """For sites on their way in and for their certificates. `Join` is all that an invitation's
+    credential may call; `Renew` is for members.
+    """
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Enrolment/Join',
+            larrey__protocol_dot_v1_dot_larrey__pb2.JoinCall.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Enrolment/Renew',
+            larrey__protocol_dot_v1_dot_larrey__pb2.RenewCall.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ControlStub(object):
     """For operators of the consortium.
@@ -434,6 +599,41 @@ class ControlStub(object):
                 '/larrey.v1.Control/Certificate',
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
                 response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.CertificateReply.FromString,
+                _registered_method=True)
+        self.Command = channel.unary_unary(
+                '/larrey.v1.Control/Command',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.CommandRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
+                _registered_method=True)
+        self.PutPermit = channel.unary_unary(
+                '/larrey.v1.Control/PutPermit',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
+                _registered_method=True)
+        self.Permits = channel.unary_unary(
+                '/larrey.v1.Control/Permits',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+                _registered_method=True)
+        self.PutRoster = channel.unary_unary(
+                '/larrey.v1.Control/PutRoster',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
+                _registered_method=True)
+        self.Rosters = channel.unary_unary(
+                '/larrey.v1.Control/Rosters',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+                _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/larrey.v1.Control/Members',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.MembersRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_stream(
+                '/larrey.v1.Control/Audit',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.Event.FromString,
                 _registered_method=True)
 
 
@@ -479,6 +679,52 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Command(self, request, context):
+        """A person's signed order about a study: launch, pause, halt, resume, close, withdraw, release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutPermit(self, request, context):
+        """Documents under the consortium's key. Put answers with the digest, Get with all versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Permits(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutRoster(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rosters(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Members(self, request, context):
+        """Members: invite, admit by mail, list, revoke. Requests and replies are JSON documents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """The coordinator's audit trail and what witnesses it, one JSON document each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -511,6 +757,41 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Certificate,
                     request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.FromString,
                     response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.CertificateReply.SerializeToString,
+            ),
+            'Command': grpc.unary_unary_rpc_method_handler(
+                    servicer.Command,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.CommandRequest.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.SerializeToString,
+            ),
+            'PutPermit': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPermit,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.SerializeToString,
+            ),
+            'Permits': grpc.unary_unary_rpc_method_handler(
+                    servicer.Permits,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.SerializeToString,
+            ),
+            'PutRoster': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutRoster,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.SerializeToString,
+            ),
+            'Rosters': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rosters,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.MembersRequest.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.SerializeToString,
+            ),
+            'Audit': grpc.unary_stream_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.Event.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -676,6 +957,195 @@ class Control(object):
             '/larrey.v1.Control/Certificate',
             larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
             larrey__protocol_dot_v1_dot_larrey__pb2.CertificateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Command(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/Command',
+            larrey__protocol_dot_v1_dot_larrey__pb2.CommandRequest.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutPermit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/PutPermit',
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Permits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/Permits',
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutRoster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/PutRoster',
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentRequest.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rosters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/Rosters',
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/Members',
+            larrey__protocol_dot_v1_dot_larrey__pb2.MembersRequest.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/larrey.v1.Control/Audit',
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.Event.FromString,
             options,
             channel_credentials,
             insecure,

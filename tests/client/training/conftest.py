@@ -63,6 +63,7 @@ def make_study() -> Callable[..., Study]:
                 "title": "A toy",
                 "question": "Does it work?",
                 "purpose": "scientific-research",
+                "permit": "test/1",
             },
             "model": model or {"name": "logistic"},
             "training": {"rounds": 2, "learning_rate": 0.7, **training},
