@@ -141,6 +141,16 @@ class SiteRecords:
         """Return whether the study ended."""
         return self._one("SELECT 1 FROM endings WHERE study = ?", study) is not None
 
+    def documents(self, kind: str, subject: str | None = None) -> list[Signed]:
+        """Return the kept documents of a kind, of one subject or of all, oldest number first."""
+        query = "SELECT signed FROM documents WHERE kind = ?1 AND (?2 IS NULL OR subject = ?2)"
+        rows = self.connection.execute(f"{query} ORDER BY number, rowid", (kind, subject))
+        return [Signed.from_bytes(bytes(data)) for (data,) in rows.fetchall()]
+
+    def has_document(self, digest: str) -> bool:
+        """Return whether the document is kept."""
+        return self._one("SELECT 1 FROM documents WHERE digest = ?", digest) is not None
+
     def audit(self) -> Iterator[AuditRecord]:
         """Yield the audit trail in order.
 

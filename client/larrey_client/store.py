@@ -42,8 +42,17 @@ _TABLES = {
         " PRIMARY KEY (study, round, phase, model)"
     ),
     "audit": "seq INTEGER PRIMARY KEY, record BLOB NOT NULL",
+    # Every other signed document that counts here: rosters, permits, approvals, orders, …
+    "documents": (
+        "digest TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, number INTEGER"
+        " NOT NULL, signed BLOB NOT NULL, at REAL NOT NULL"
+    ),
 }
-_KEYS = {"answers": ("study", "round", "phase", "model"), "audit": ("seq",)}
+_KEYS = {
+    "answers": ("study", "round", "phase", "model"),
+    "audit": ("seq",),
+    "documents": ("digest",),
+}
 
 
 class SiteStore:
@@ -155,6 +164,20 @@ class SiteStore:
     def add_answer(self, key: tuple[str, int, str, str], answered: Answered) -> None:
         """Keep what is the answer to this work for ever."""
         self._insert("answers", *key, answered.update, answered.size, answered.receipt, self._now())
+
+    def add_document(self, signed: Signed, *, subject: str = "", number: int = 0) -> bool:
+        """Keep a verified document under its digest; False if it was kept before.
+
+        Args:
+            signed: its signature, and the signer's right, are checked already.
+            subject: what it is about, for `SiteRecords.documents`: a study, a permit, a site.
+            number: its version or number among those of its kind and subject.
+        """
+        if self.records.has_document(signed.digest):
+            return False
+        row = (signed.digest, signed.kind, subject, number, signed.to_bytes(), self._now())
+        self._insert("documents", *row)
+        return True
 
     def secret(self) -> bytes:
         """Return the site's own salt for fingerprints of its files; it never leaves the site."""

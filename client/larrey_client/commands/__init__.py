@@ -1,0 +1,1 @@
+"""The commands of `larrey-site`, one module a subject, each with ``add(build)``."""

@@ -1,0 +1,115 @@
+"""How a command is added to `larrey-site`, and how it speaks to the node.
+
+A command is a function ``(settings, options) -> JSON value or None`` and a function that tells the
+value to a person. Without ``--json`` the telling goes to stdout, with it the value does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from larrey_client.settings import SiteSettings
+from larrey_protocol.errors import TransportError
+
+__all__ = ["Act", "Build", "Json", "ask", "pairs", "read"]
+
+Json = Any  # Any: JSON values are recursive
+Act = Callable[[SiteSettings, argparse.Namespace], Json]
+Tell = Callable[[Json], str]
+_GROUPS = {
+    "study": "studies proposed to this site",
+    "audit": "the site's own proofs",
+    "data": "datasets, their checks and their cohort families",
+    "opposition": "patients who object to the use of their data",
+    "person": "personal keys of the people who decide here",
+    "permit": "permits and their countersignatures",
+    "policy": "what this hospital allows, and who signed it",
+    "incident": "security incidents, their clocks and their bundles",
+}
+
+
+class Build:
+    """Adds commands to the parser."""
+
+    def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+        self._commands = parser.add_subparsers(required=True, metavar="COMMAND")
+        self._common = common
+        self._groups: dict[str, Any] = {}  # Any: argparse's own action has no public type
+
+    def command(
+        self, words: str, text: str, act: Act, tell: Tell | None = None, *, example: str = ""
+    ) -> argparse.ArgumentParser:
+        """Add ``words`` ("status" or "study show"), and return its parser for arguments.
+
+        Args:
+            words: one word, or group and verb.
+            text: what it does, lower case, for help.
+            act: called with settings and options.
+            tell: turns its value into text; `pairs` if none is given.
+            example: arguments of the example in its help.
+        """
+        group, _, verb = words.rpartition(" ")
+        where = self._group(group) if group else self._commands
+        line = " ".join(f"larrey-site {words} {example}".split())
+        command: argparse.ArgumentParser = where.add_parser(
+            verb,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {line} --config site.toml\n",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[self._common],
+        )
+        command.set_defaults(act=act, tell=tell or pairs, needs_settings=True)
+        return command
+
+    def _group(self, name: str) -> Any:  # Any: as above
+        if name not in self._groups:
+            parser = self._commands.add_parser(name, help=_GROUPS[name])
+            self._groups[name] = parser.add_subparsers(required=True, metavar="VERB")
+        return self._groups[name]
+
+
+def ask(settings: SiteSettings, command: str, **arguments: Json) -> Json:
+    """Return the running node's answer.
+
+    Raises:
+        TransportError: ``agent-not-running``; LarreyError: what the node says.
+    """
+    from larrey_client.local import ask as ask_node
+
+    return ask_node(settings.site.state, command, **arguments)
+
+
+def read(
+    settings: SiteSettings,
+    command: str,
+    offline: Callable[[sqlite3.Connection], Json],
+    **arguments: Json,
+) -> Json:
+    """Ask the running node, or read its state where none runs."""
+    from larrey_client.store import open_readonly
+
+    try:
+        return ask(settings, command, **arguments)
+    except TransportError as error:
+        if error.code != "agent-not-running":
+            raise
+    connection = open_readonly(settings.site.state)
+    try:
+        return offline(connection)
+    finally:
+        connection.close()
+
+
+def pairs(value: Json) -> str:
+    """Return a JSON object as lines of name and value."""
+    shown = {key: _shown(entry) for key, entry in value.items()}
+    return "\n".join(f"{key.replace('_', ' '):16} {entry}" for key, entry in shown.items())
+
+
+def _shown(entry: Json) -> Json:
+    is_list = isinstance(entry, Sequence) and not isinstance(entry, str)
+    return ", ".join(map(str, entry)) if is_list else entry
