@@ -3,23 +3,29 @@
 Columns are declared with kind, unit and range; preprocessing comes from a closed list of steps.
 Every number a step uses is written in the contract itself: nothing is ever learnt from raw rows,
 because such a statistic would leave the site inside the model without being accounted for.
-This module declares and checks the declaration; `larrey_client.cohort` applies it to data.
+Every declaration is compiled to a check that runs at the site before any training; a new one is
+optional and off unless written. This module declares and checks the declaration;
+`larrey_client.data` applies it to data.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from larrey_protocol.tomlfile import Record
+from larrey_protocol.ucum import is_ucum
 
-__all__ = ["Column", "Contract", "Step"]
+__all__ = ["Column", "Contract", "Image", "Label", "Split", "Step", "Unit"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,60}$")]
 # A statistic may come from the contract; a debited DP release will be the second source.
 Source = Literal["contract"]
+Share = Annotated[float, Field(ge=0, le=1)]
+_MAX_PIXELS = 1 << 20  # values of one image: as wide as a first layer may reasonably be
 
 
 class Impute(Record):
@@ -90,8 +96,9 @@ class Column(Record):
 
     name: Name
     kind: Literal["number", "category"]
-    unit: str = ""  # UCUM code, e.g. "mm[Hg]"
+    unit: str = ""  # UCUM code, e.g. "mm[Hg]"; see `larrey_protocol.ucum` for what is checked
     range: tuple[float, float] | None = None
+    median_range: tuple[float, float] | None = None  # where the median of a site must lie
     values: tuple[str, ...] = ()
     missing_max: float = Field(1.0, ge=0, le=1)  # largest admissible share of missing cells
     missing_values: tuple[str, ...] = ()  # texts that mean "missing", beside the empty cell
@@ -100,11 +107,15 @@ class Column(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Column:
         names: list[str] = [s.step for s in self.steps]
+        if self.unit and not is_ucum(self.unit):
+            raise ValueError(f"the unit '{self.unit}' of '{self.name}' is no UCUM code")
         if self.kind == "category":
             if len(self.values) < 2:
                 raise ValueError(f"category '{self.name}' needs at least two values")
             if names != ["one-hot"]:
                 raise ValueError(f"category '{self.name}' needs exactly the step one-hot")
+            if self.median_range is not None:
+                raise ValueError(f"category '{self.name}' has no median")
         else:
             self._check_number(names)
         return self
@@ -112,6 +123,8 @@ class Column(Record):
     def _check_number(self, names: list[str]) -> None:
         if self.range is None or not self.range[0] < self.range[1]:
             raise ValueError(f"number '{self.name}' needs range = [low, high] with low < high")
+        if self.median_range is not None and not self.median_range[0] <= self.median_range[1]:
+            raise ValueError(f"the median_range of '{self.name}' must be [low, high]")
         if "one-hot" in names or self.values:
             raise ValueError(f"number '{self.name}' takes neither values nor one-hot")
         if "bin" in names[:-1]:
@@ -142,17 +155,26 @@ class Unit(Record):
     column: Name
     max_rows: int = Field(1, ge=1, le=64)
     min_count: int = Field(20, ge=1)  # fewer units than this and the study may not run here
+    duplicates: Literal["refuse", "allow"] = "refuse"  # two rows of a unit equal in every column
 
 
 class Label(Record):
-    """The binary outcome: which texts mean 1, which mean 0; anything else is an error."""
+    """The binary outcome: which texts mean 1, which mean 0; anything else is an error.
+
+    ``prevalence_range`` bounds the share of rows that are positive. At least ``min_count`` units
+    must have a positive row, and as many a negative one.
+    """
 
     column: Name
     positive: tuple[str, ...] = Field(min_length=1)
     negative: tuple[str, ...] = Field(min_length=1)
+    prevalence_range: tuple[Share, Share] | None = None
+    min_count: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _disjoint(self) -> Label:
+        if self.prevalence_range and not self.prevalence_range[0] <= self.prevalence_range[1]:
+            raise ValueError("prevalence_range must be [low, high]")
         if set(self.positive) & set(self.negative):
             raise ValueError("a label value cannot be both positive and negative")
         return self
@@ -162,6 +184,62 @@ class Rows(Record):
     """What is done to a whole row after its columns; a function of that row alone."""
 
     unit_norm: bool = False
+
+
+class Image(Record):
+    """One picture a row instead of columns: PNG or NPY files beside the table that lists them.
+
+    All have this one shape; a channel is a grey value or one of red, green, blue. The features are
+    its values scaled to [0, 1], row after row, channels last. ``path`` names the column with each
+    file's path below the table's folder, ``digest`` the one with its SHA-256 (64 hex digits).
+    """
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3] = 1
+    path: Name = "path"
+    digest: Name = "sha256"
+
+    @model_validator(mode="after")
+    def _affordable(self) -> Image:
+        if self.size > _MAX_PIXELS:
+            raise ValueError(f"an image has {self.size} values, at most {_MAX_PIXELS} are possible")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Return the number of values of one image."""
+        return self.height * self.width * self.channels
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return "pixel[row,column,channel]" in the order of the features."""
+        places = product(range(self.height), range(self.width), range(self.channels))
+        return tuple(f"pixel[{y},{x},{c}]" for y, x, c in places)
+
+
+class Split(Record):
+    """Shares of the units that train, validate and test; training sees its own part alone.
+
+    A unit is wholly in one part, decided by a keyed hash of its identifier and ``salt`` with the
+    site's secret: the same in every run, whatever the order of the rows.
+    """
+
+    train: Share = Field(gt=0)
+    valid: Share = 0.0
+    test: Share = 0.0
+    salt: str = Field("", max_length=64)  # studies with equal salts split a site's units alike
+
+    @model_validator(mode="after")
+    def _whole(self) -> Split:
+        if abs(self.train + self.valid + self.test - 1) > 1e-9:
+            raise ValueError("train, valid and test must sum to 1")
+        return self
+
+
+class Exclusions(Record):
+    """Whose objection counts: made before the permit's day, before each round's day, or none's."""
+
+    opposition: Literal["permit", "round", "none"] = "permit"
 
 
 class Head(Record):
@@ -177,17 +255,39 @@ class Contract(Record):
     contract: Head
     unit: Unit
     label: Label
-    columns: tuple[Column, ...] = Field(min_length=1, max_length=10_000)
+    columns: tuple[Column, ...] = Field((), max_length=10_000)
+    image: Image | None = None
     rows: Rows = Rows()
+    split: Split | None = None
+    exclusions: Exclusions = Exclusions()
 
     @model_validator(mode="after")
     def _distinct(self) -> Contract:
-        names = [c.name for c in self.columns] + [self.unit.column, self.label.column]
-        doubles = sorted({n for n in names if names.count(n) > 1})
+        if bool(self.columns) == (self.image is not None):
+            raise ValueError("a contract needs either [[columns]] or an [image]")
+        if self.image is not None and self.rows.unit_norm:
+            raise ValueError("unit_norm is of columns, not of an image")
+        names = self.column_names()
+        doubles = sorted({n for n, count in Counter(names).items() if count > 1})
         if doubles:
             raise ValueError(f"column '{doubles[0]}' is declared twice")
         return self
 
+    def column_names(self) -> tuple[str, ...]:
+        """Return every column that is read of a site's table: inputs, then unit and label."""
+        files = (self.image.path, self.image.digest) if self.image else ()
+        inputs = tuple(column.name for column in self.columns)
+        return (*inputs, *files, self.unit.column, self.label.column)
+
+    @property
+    def feature_count(self) -> int:
+        """Return the number of the model's inputs."""
+        if self.image is not None:
+            return self.image.size
+        return sum(len(column.feature_names()) for column in self.columns)
+
     def feature_names(self) -> tuple[str, ...]:
         """Return the names of the model's inputs, in the order of the feature matrix."""
+        if self.image is not None:
+            return self.image.feature_names()
         return tuple(name for column in self.columns for name in column.feature_names())

@@ -17,7 +17,7 @@ __all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout"]
 
 def layer_sizes(study: Study) -> tuple[int, ...]:
     """Return the widths from input to output; the output is one logit."""
-    return (len(study.contract.feature_names()), *study.file.model.hidden, 1)
+    return (study.contract.feature_count, *study.file.model.hidden, 1)
 
 
 def model_layout(study: Study) -> TensorLayout:
