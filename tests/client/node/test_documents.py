@@ -19,7 +19,9 @@ def test_a_document_is_kept_once_and_found_by_kind_and_subject(tmp_path: Path) -
     store, key = SiteStore.open(tmp_path / "state", lambda: 1.0), SigningKey.generate()
     rosters = [sign(Roster(version=n, issued_at=0.0), key) for n in (2, 1)]
     with store.transaction():
-        kept = [store.add_document(signed, number=n) for signed, n in zip(rosters, (2, 1))]
+        kept = [
+            store.add_document(signed, number=n) for signed, n in zip(rosters, (2, 1), strict=True)
+        ]
         again = store.add_document(rosters[0], number=2)
     assert (kept, again) == ([True, True], False)
     assert store.records.documents("roster") == [rosters[1], rosters[0]]
@@ -31,7 +33,7 @@ def test_a_kept_document_cannot_be_changed(tmp_path: Path) -> None:
     store = SiteStore.open(tmp_path / "state", lambda: 1.0)
     with store.transaction():
         store.add_document(sign(Roster(version=1, issued_at=0.0), SigningKey.generate()))
-    for change in ("UPDATE documents SET signed = ''", "DELETE FROM documents"):
+    for change in ("UPDATE documents SET number = 9", "DELETE FROM documents"):
         with pytest.raises(sqlite3.IntegrityError, match="appends only"):
             store.records.connection.execute(change)
     store.close()
