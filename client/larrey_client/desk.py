@@ -12,6 +12,7 @@ import threading
 from dataclasses import replace
 
 from larrey_client.cost import round_mechanism, study_facts, total_mechanism, unit_of
+from larrey_client.extract.snapshots import rows_of
 from larrey_client.gate import Refuse, StudyCase, decide_study
 from larrey_client.node import Node
 from larrey_client.records import Decision, Known
@@ -236,7 +237,7 @@ class Desk:
             return node.trainer.load(
                 study,
                 site=node.site,
-                data=dataset.path,
+                data=rows_of(dataset, node.settings.site.state),
                 app=rule.module if rule else None,
                 salt=node.store.secret(),
             )

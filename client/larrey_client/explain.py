@@ -79,8 +79,17 @@ def explain_status(status: Json) -> str:
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
+            *_isolation(status["isolation"]),
         ]
     )
+
+
+def _isolation(isolation: Json) -> list[str]:
+    """Return how the process that trains is kept apart, and what this machine cannot enforce."""
+    stands = ", ".join(isolation["stands"]) or "not known yet"
+    missing = [f"{name} ({_plain(why)})" for name, why in isolation["missing"].items()]
+    lines = [f"  isolation   {stands}"]
+    return [*lines, f"              not enforced here: {', '.join(missing)}"] if missing else lines
 
 
 def _plain(text: str) -> str:

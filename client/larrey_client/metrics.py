@@ -16,6 +16,7 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from larrey_client.confinement.barriers import BARRIERS, Isolation
 from larrey_protocol.errors import PortBusy
 
 __all__ = ["STATES", "SiteMetrics", "node_version", "serve_metrics"]
@@ -44,6 +45,7 @@ class SiteMetrics:
         self.noise = self._gauge("dp_noise_multiplier", "noise multiplier in use")
         self.spent = self._gauge("privacy_epsilon_spent", "by the site's own ledger", "dataset")
         self.budget = self._gauge("privacy_epsilon_budget", "the site's own limit", "dataset")
+        self._isolation = self._gauge("isolation", "1 if it stands around the trainer", "barrier")
         self._states = self._gauge("state", "1 for what the node is doing", "state")
         self._free = self._gauge("storage_free_bytes", "free space", "volume")
         self._capacity = self._gauge("storage_capacity_bytes", "size of the volume", "volume")
@@ -67,6 +69,15 @@ class SiteMetrics:
         """Add bytes that crossed the border."""
         self.sent.inc(sent)
         self.received.inc(received)
+
+    def watch_isolation(self, ask: Callable[[], Isolation | None]) -> None:
+        """Show the trainer's barriers as they are when somebody looks."""
+
+        def stands(name: str) -> Callable[[], float]:
+            return lambda: float(name in isolation.stands if (isolation := ask()) else False)
+
+        for name in BARRIERS:
+            self._isolation.labels(name).set_function(stands(name))
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:

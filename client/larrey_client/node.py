@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from larrey_client.confinement.barriers import Isolation
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange
 from larrey_client.metrics import SiteMetrics
@@ -33,6 +34,10 @@ class Trainer(Protocol):
 
     def stop(self) -> None:
         """End the process at once."""
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """Return which barriers stand around the process, None until it said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -17,13 +18,16 @@ from cryptography import x509
 from larrey_client import views
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange, Tls
+from larrey_client.extract.snapshots import folder_of
 from larrey_client.local import Door, Handler
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
 from larrey_client.records import Decision
 from larrey_client.settings import SiteSettings
+from larrey_client.sources_settings import FileSource, ImageSource, SqlSource
 from larrey_client.store import SiteStore, open_readonly
 from larrey_client.trainer_link import TrainerLink
+from larrey_client.trainer_process import Limits
 from larrey_protocol.errors import FileError, TransportError
 from larrey_protocol.keys import SigningKey, read_private
 from larrey_protocol.streams import reuse_buffers
@@ -72,6 +76,7 @@ def open_node(
         from larrey_client.agent import Agent
 
         metrics = _metrics(settings, store, tls)
+        metrics.watch_isolation(lambda: trainer.isolation)
         exchange = Exchange(settings.coordinator.address, tls, metrics.count_bytes)
         stack.callback(exchange.close)
         node = Node(
@@ -162,7 +167,16 @@ def _status(node: Node, agent: Agent) -> Json:
         "epsilon_ready": node.epsilons.is_idle,
         "ledger_head": heads[0],
         "audit_head": heads[1],
+        "isolation": _isolation(node),
     }
+
+
+def _isolation(node: Node) -> Json:
+    """Return the trainer's barriers; empty for a moment after a start."""
+    isolation = node.trainer.isolation
+    if isolation is None:
+        return {"stands": [], "missing": {}}
+    return {"stands": list(isolation.stands), "missing": isolation.missing}
 
 
 def _metrics(settings: SiteSettings, store: SiteStore, tls: Tls) -> SiteMetrics:
@@ -197,4 +211,30 @@ def _tls(settings: SiteSettings) -> Tls:
 
 
 def _start_trainer(settings: SiteSettings) -> Trainer:
-    return TrainerLink.start(threads=settings.trainer.threads, device=settings.trainer.device)
+    scratch = settings.site.state / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # rows that a killed node's trainer wrote there
+    scratch.mkdir(mode=0o700)
+    identity, trainer = settings.identity, settings.trainer
+    limits = Limits(
+        threads=trainer.threads,
+        device=trainer.device,
+        memory_mb=trainer.memory_mb,
+        readable=(*trainer.readable, *_rows(settings)),
+        hidden=(identity.key, identity.signing_key, settings.site.state),
+        scratch=scratch,
+    )
+    return TrainerLink.start(limits)
+
+
+def _rows(settings: SiteSettings) -> Iterator[Path]:
+    """Yield every file and folder with rows of this site."""
+    for dataset in settings.datasets:
+        match dataset.origin:
+            case FileSource(path=path):
+                yield path
+            case ImageSource(manifest=manifest, root=root):
+                yield from (manifest, root)
+            case SqlSource():
+                folder = folder_of(settings.site.state)
+                folder.mkdir(mode=0o700, exist_ok=True)
+                yield folder

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from larrey_client.sources_settings import FileSource, Source, place_of, rooted
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import FileError
 from larrey_protocol.study import SiteName
@@ -56,11 +57,13 @@ class Consortium(Record):
 
 
 class Trainer(Record):
-    """Speed and patience of the trainer process; no guarantee depends on it."""
+    """Speed, patience and limits of the trainer process; no promise about privacy depends on it."""
 
     threads: int = Field(1, ge=1, le=1024)
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     timeout_s: float = Field(3600.0, gt=0)  # one round at most
+    memory_mb: int | None = Field(None, ge=1024)  # None: what the machine has less 1 GiB
+    readable: tuple[Path, ...] = ()  # what a listed standard app needs to read beside the rows
 
 
 class Dataset(Record):
@@ -71,10 +74,24 @@ class Dataset(Record):
     """
 
     name: SiteName
-    path: Path
+    path: Path | None = None  # short for source = {kind = "file", path = …}
+    source: Source | None = None
     unit: str | None = Field(None, min_length=1, max_length=61)
     epsilon: float = Field(8.0, gt=0, le=100)
     delta: float = Field(1e-5, gt=0, lt=0.01)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Dataset:
+        if (self.path is None) == (self.source is None):
+            raise ValueError(f"dataset '{self.name}' needs either path or source")
+        return self
+
+    @property
+    def origin(self) -> Source:
+        """Return where the rows come from."""
+        if self.source is not None:
+            return self.source
+        return FileSource(kind="file", path=self.path or Path())
 
 
 class AppRule(Record):
@@ -136,7 +153,8 @@ def load_settings(path: Path) -> SiteSettings:
     """
     settings = load_toml(path, SiteSettings)
     folder = path.resolve().parent
-    _require_own_files([folder / dataset.path for dataset in settings.datasets], path)
+    places = [place_of(rooted(dataset.origin, folder)) for dataset in settings.datasets]
+    _require_own_files(places, path)
     identity = settings.identity
     return settings.model_copy(
         update={
@@ -149,8 +167,16 @@ def load_settings(path: Path) -> SiteSettings:
                 key=folder / identity.key,
                 signing_key=folder / identity.signing_key,
             ),
+            "trainer": settings.trainer.model_copy(
+                update={"readable": tuple(folder / place for place in settings.trainer.readable)}
+            ),
             "datasets": tuple(
-                dataset.model_copy(update={"path": folder / dataset.path})
+                dataset.model_copy(
+                    update={
+                        "path": folder / dataset.path if dataset.path else None,
+                        "source": rooted(dataset.source, folder) if dataset.source else None,
+                    }
+                )
                 for dataset in settings.datasets
             ),
         }

@@ -1,7 +1,8 @@
 """The trainer process: ``python -m larrey_client.trainer FD``, started by `TrainerLink` only.
 
 It holds data, model and device, has neither keys nor network, and answers one frame at a time.
-Its standard library part confines the process first; only then numerical libraries are imported.
+Its standard library part confines the process first, by the plan that is the agent's first frame,
+and tells which barriers stand; only then numerical libraries are imported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from larrey_client.confine import confine
+from larrey_client.confinement.process import Plan, confine
 from larrey_client.frames import PeerClosed, receive_frame, send_frame
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 
@@ -31,24 +32,23 @@ def main(argv: list[str] | None = None) -> int:
     """Serve the agent until it hangs up; return 0 then, 1 after a broken frame."""
     parser = argparse.ArgumentParser(prog="larrey-trainer")
     parser.add_argument("descriptor", type=int)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--warm", action="store_true")
     options = parser.parse_args(argv)
-    barriers = confine()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    if str(barriers) == "open":
-        logger.warning("trainer has no barrier to the network on this kernel")
     with socket.socket(fileno=options.descriptor) as agent:
-        server = _Server(device=options.device, network=str(barriers), is_warm=options.warm)
-        return server.serve(agent)
+        try:
+            plan = Plan.parse(receive_frame(agent)[0])
+            send_frame(agent, {"isolation": dict(confine(plan).reasons)})
+        except TransportError:  # the agent is gone already
+            return 1
+        return _Server(device=plan.device, is_warm=options.warm).serve(agent)
 
 
 class _Server:
     """Answers frames; holds at most one assignment."""
 
-    def __init__(self, *, device: str, network: str, is_warm: bool) -> None:
-        self._device, self._network = device, network
+    def __init__(self, *, device: str, is_warm: bool) -> None:
+        self._device = device
         self._assignment: Assignment | None = None
         import larrey_client.assignment  # noqa: F401  before any thread imports what it shares
 
@@ -61,7 +61,7 @@ class _Server:
             try:
                 frame, files = receive_frame(agent)
                 answer, update = self._answer(frame, files)
-                send_frame(agent, answer | {"network": self._network}, update)
+                send_frame(agent, answer, update)
             except PeerClosed:
                 return 0
             except TransportError as error:

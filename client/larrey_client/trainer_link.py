@@ -1,25 +1,23 @@
 """The agent's handle on its trainer process: start, load, train, stop.
 
 Imports neither torch nor numpy. A trainer that dies or hangs costs one answer, never the agent: the
-handle reports it by code, and the next use starts a fresh process and loads the study again.
+handle reports it by code, and the next use starts a fresh process and loads the study again. So
+does a data file that the running process was not given to read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
+from larrey_client.confinement.barriers import Isolation
 from larrey_client.frames import (
     PeerClosed,
     is_sealed,
@@ -28,6 +26,7 @@ from larrey_client.frames import (
     seal,
     send_frame,
 )
+from larrey_client.trainer_process import Limits, TrainerProcess
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 from larrey_protocol.study import Study
@@ -36,7 +35,6 @@ __all__ = ["TrainTask", "TrainerLink"]
 
 logger = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
-_KILL_GRACE_S = 5.0
 # All that a trainer may say went wrong, since a code may leave the site: another word from it would
 # be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
 _CODES = frozenset(
@@ -98,25 +96,24 @@ class _Load:
 class TrainerLink:
     """One trainer process, used by one thread at a time; `stop` may come from any thread."""
 
-    def __init__(self, *, threads: int, device: str, warm: bool) -> None:
-        self._threads, self._device, self._warm = threads, device, warm
+    def __init__(self, limits: Limits, *, warm: bool) -> None:
+        self._limits, self._warm = limits, warm
         self._turn = threading.RLock()  # so that a signal handler may stop what its thread asked
         self._stopped = threading.Event()
-        self._process: _Process | None = None
+        self._process: TrainerProcess | None = None
         self._loaded: _Load | None = None
         self._units = 0
 
     @classmethod
-    def start(cls, *, threads: int = 1, device: str = "cpu", warm: bool = True) -> TrainerLink:
+    def start(cls, limits: Limits | None = None, *, warm: bool = True) -> TrainerLink:
         """Return a handle on a process just started; it does not wait for the process.
 
         Args:
-            threads: of the numerical libraries.
-            device: "cpu" or a torch device such as "cuda:0".
+            limits: what it may have; by default one thread on the CPU.
             warm: import torch at once, in the background, so that the first round is fast; False
                 where only standard apps run, which may not need torch at all.
         """
-        link = cls(threads=threads, device=device, warm=warm)
+        link = cls(limits or Limits(), warm=warm)
         link._running()
         return link
 
@@ -131,12 +128,9 @@ class TrainerLink:
         return self._process.pid if self._process else 0
 
     @property
-    def network(self) -> str:
-        """Return how the process is kept off the network.
-
-        "namespace+filter", "namespace", "filter" or "open"; empty until the first answer.
-        """
-        return self._process.network if self._process else ""
+    def isolation(self) -> Isolation | None:
+        """Return which barriers stand around the process, None until it said so."""
+        return self._process.isolation if self._process else None
 
     def load(
         self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
@@ -160,7 +154,7 @@ class TrainerLink:
         data = data.absolute()
         wish = _Load(study, study.digest, site, data, app, _fingerprint(data, salt))
         with self._turn:
-            process = self._running()
+            process = self._reading(data)
             if wish == self._loaded and not process.fresh:
                 return self._units
             self._loaded = None
@@ -201,7 +195,17 @@ class TrainerLink:
             with self._turn:
                 process.close()
 
-    def _running(self) -> _Process:
+    def _reading(self, data: Path) -> TrainerProcess:
+        """Return a process that may open ``data``, which nobody can allow to one that runs."""
+        process = self._running()
+        if not process.may_read(data):
+            process.close()
+            readable = dict.fromkeys([*self._limits.readable, data])
+            self._limits = replace(self._limits, readable=tuple(readable))
+            process = self._running()
+        return process
+
+    def _running(self) -> TrainerProcess:
         """Return the process, started anew if it is dead."""
         if self._stopped.is_set():
             raise LarreyError("trainer-stopped", "the trainer was stopped")
@@ -209,12 +213,12 @@ class TrainerLink:
             if self._process is not None:
                 logger.warning("trainer restarted pid=%d", self._process.pid)
                 self._process.close()
-            self._process = _Process(self._threads, self._device, warm=self._warm)
+            self._process = TrainerProcess(self._limits, warm=self._warm)
             if self._stopped.is_set():  # `stop` came between the check and the start
                 self._process.close()
         return self._process
 
-    def _load(self, process: _Process, wish: _Load) -> int:
+    def _load(self, process: TrainerProcess, wish: _Load) -> int:
         document = seal(memory_file("study", [_document(wish.study)]))
         try:
             deadline = time.monotonic() + _LOAD_TIMEOUT_S
@@ -226,19 +230,22 @@ class TrainerLink:
         return _field(answer, "units", int)
 
     def _ask(
-        self, process: _Process, frame: dict[str, Any], fds: Sequence[int], deadline: float
+        self, process: TrainerProcess, frame: dict[str, Any], fds: Sequence[int], deadline: float
     ) -> tuple[dict[str, Any], list[int]]:
         """Return the process's answer; a process that fails to give one is killed."""
         try:
+            process.greeted.wait(max(0.0, deadline - time.monotonic()))
             send_frame(process.socket, frame, fds)
             answer, files = receive_frame(process.socket, deadline=deadline)
         except (TransportError, OSError) as error:  # TimeoutError is an OSError
             process.close()
             raise self._lost(error) from error
-        process.network = str(answer.get("network", process.network))
         if "code" in answer:
             _close(files)
-            raise _failure(answer)
+            failure = _failure(answer)
+            if failure.code == "trainer-failed":  # out of memory, say: nobody knows what it is now
+                process.close()
+            raise failure
         return answer, files
 
     def _lost(self, error: Exception) -> LarreyError:
@@ -249,86 +256,6 @@ class TrainerLink:
         if isinstance(error, PeerClosed):
             return LarreyError("trainer-crashed", "the trainer ended without an answer")
         return LarreyError("trainer-failed", "the trainer broke the frame protocol; it is ended")
-
-
-class _Process:
-    """An operating-system process with a socket to it."""
-
-    def __init__(self, threads: int, device: str, *, warm: bool) -> None:
-        self.fresh = True  # has not loaded anything yet
-        self.network = ""
-        self.socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._command = _command(self._theirs.fileno(), threads, device, warm=warm)
-        self._environment = _environment(threads)
-        self._started = threading.Event()
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._error: OSError | None = None
-        # The kernel ends the trainer when the thread that started it ends (PR_SET_PDEATHSIG), so
-        # a thread of its own starts it and lives as long as the process does.
-        self._keeper = threading.Thread(target=self._keep, name="larrey-trainer", daemon=True)
-        self._keeper.start()
-        self._started.wait()
-        self._theirs.close()
-        if not self.pid:
-            raise LarreyError("trainer-failed", "the trainer cannot be started") from self._error
-
-    @property
-    def alive(self) -> bool:
-        return self._popen is not None and self._popen.returncode is None
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid if self._popen else 0
-
-    def kill(self) -> None:
-        """End the process, wake who waits for its answer, and wait until it is gone."""
-        if self._popen is not None:
-            self._popen.kill()  # harmless once it is reaped
-        with contextlib.suppress(OSError):  # already shut down
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self._keeper.join(_KILL_GRACE_S)
-
-    def close(self) -> None:
-        """End the process and give its socket back; only where nobody else uses it."""
-        self.kill()
-        self.socket.close()
-
-    def _keep(self) -> None:
-        try:
-            process = subprocess.Popen(
-                self._command,
-                pass_fds=[self._theirs.fileno()],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # a standard app may print; the agent's stdout is data
-                cwd="/",
-            )
-        except OSError as error:
-            self._error = error
-            return
-        else:
-            self._popen = process
-        finally:
-            self._started.set()
-        process.wait()
-
-
-def _command(fd: int, threads: int, device: str, *, warm: bool) -> list[str]:
-    """Return the command line; -P keeps the working folder out of the import path."""
-    flags = ["--threads", str(threads), "--device", device, *(["--warm"] if warm else [])]
-    return [sys.executable, "-P", "-m", "larrey_client.trainer", str(fd), *flags]
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return the trainer's whole environment: no secrets of the agent, no home folder."""
-    kept = {k: os.environ[k] for k in ("PATH", "LANG", "LC_ALL", "PYTHONPATH") if k in os.environ}
-    count = str(threads)
-    return kept | {
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "FLWR_TELEMETRY_ENABLED": "0",
-    }
 
 
 def _fingerprint(data: Path, salt: bytes) -> str:

@@ -16,6 +16,7 @@ from typing import get_args
 
 from larrey_client.cost import app_digest, round_mechanism
 from larrey_client.exchange import Download, is_passing
+from larrey_client.extract.snapshots import rows_of
 from larrey_client.flower import Incoming
 from larrey_client.frames import is_sealed
 from larrey_client.gate import (
@@ -191,7 +192,7 @@ class Worker:
         return self._node.trainer.load(
             study,
             site=self._node.site,
-            data=dataset.path,
+            data=rows_of(dataset, settings.site.state),
             app=rule.module if rule else None,
             salt=self._node.store.secret(),
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from larrey_client.trainer_link import TrainerLink
+from larrey_client.trainer_process import Limits
 from larrey_protocol.contract import Contract
 from larrey_protocol.study import Study
 
@@ -102,8 +103,8 @@ def apps(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def cold_link() -> Iterator[TrainerLink]:
+def cold_link(tmp_path: Path) -> Iterator[TrainerLink]:
     """Give a trainer that imports torch only when it must."""
-    link = TrainerLink.start(threads=1, device="cpu", warm=False)
+    link = TrainerLink.start(Limits(readable=(tmp_path,)), warm=False)
     yield link
     link.stop()

@@ -19,6 +19,7 @@ import pytest
 from larrey_client.cohort import load_cohort
 from larrey_client.frames import memory_file, seal
 from larrey_client.trainer_link import TrainerLink, TrainTask
+from larrey_client.trainer_process import Limits
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import DataError, LarreyError
 from larrey_protocol.models import initial_parameters, model_layout, phase_layout
@@ -99,9 +100,9 @@ def test_private_updates_are_finite_and_never_the_same(make_study, private, tabl
 
 
 @pytest.fixture(scope="module")
-def own_link():
+def own_link(tmp_path_factory):
     """Give one warm trainer for the tests of Larrey's own app."""
-    link = TrainerLink.start(threads=1, device="cpu")
+    link = TrainerLink.start(Limits(readable=(tmp_path_factory.getbasetemp(),)))
     yield link
     link.stop()
 
@@ -164,14 +165,13 @@ def test_the_trainer_has_no_network_no_secrets_and_no_needless_torch(
     make_study, table, apps, monkeypatch
 ):
     monkeypatch.setenv("LARREY_SECRET", "x")
-    link = TrainerLink.start(threads=1, device="cpu", warm=False)
+    link = TrainerLink.start(warm=False)
     study = make_study(app="limits")
     link.load(study, site="alpha", data=table, app=f"{apps}:tells_limits")
     told = float(_train(link, study, np.zeros(5, np.float32))[0])
-    if link.network == "open":
+    if not {"namespace", "filter"} & set(link.isolation.stands):
         pytest.skip("this kernel grants neither a network namespace nor a filter")
     assert 0 < told < 100  # an errno: no connection, no torch, no secrets
-    assert "filter" in link.network or "namespace" in link.network
     link.stop()
 
 
@@ -179,7 +179,7 @@ def test_the_trainer_cannot_make_a_socket_for_the_system_log(make_study, table, 
     study = make_study(app="pairs")
     cold_link.load(study, site="alpha", data=table, app=f"{apps}:pairs")
     told = float(_train(cold_link, study, np.zeros(5, np.float32))[0])
-    if "filter" not in cold_link.network:
+    if "filter" in cold_link.isolation.missing:
         pytest.skip("this kernel grants no filter")
     assert told == errno.EPERM
 
@@ -252,7 +252,7 @@ def test_the_trainer_dies_with_its_agent():
     script = textwrap.dedent("""
         import sys
         from larrey_client.trainer_link import TrainerLink
-        link = TrainerLink.start(threads=1, device="cpu", warm=False)
+        link = TrainerLink.start(warm=False)
         print(link.pid, flush=True)
         sys.stdin.read()
     """)
