@@ -2,17 +2,18 @@
 
 The caller owns the transaction (``BEGIN IMMEDIATE`` … ``COMMIT``), so that one durable commit can
 cover the ledger and the audit record; a rolled back transaction leaves no trace in the balances.
-The table takes appends only: triggers refuse everything else, and every start verifies the whole
-chain and replays every rule. A chain cannot show that its tail was cut off: ``require_heads``
-compares it with heads that the site once signed.
+Every start verifies the whole chain (``ledger_chain``) and replays every rule. A chain cannot show
+that its tail was cut off: ``require_heads`` and ``covers`` compare it with heads that the site once
+signed, and ``adopt`` takes as spent what such a head says. A "dataset" here is a cohort family: a
+dataset registered alone is a family of its own name.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 
+from larrey_privacy import ledger_chain as chain
 from larrey_privacy.accounting import spend_cost
 from larrey_privacy.exclusive import open_exclusive
 from larrey_privacy.filter import PrivacyFilter
@@ -25,29 +26,14 @@ from larrey_privacy.ledger import (
     LedgerState,
     Reservation,
     advance,
-    entry_bytes,
     make_entry,
-    replay,
 )
+from larrey_privacy.ledger_rules import unregistered
 from larrey_privacy.ledger_view import DatasetView, view_of
 from larrey_privacy.mechanism import Mechanism, Spend, Unbounded, spend_record
-from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.errors import IntegrityError, Refusal, UsageError
+from larrey_protocol.errors import IntegrityError, UsageError
 
 __all__ = ["Ledger", "open_exclusive"]
-
-_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS privacy_ledger (
-        seq INTEGER PRIMARY KEY, entry BLOB NOT NULL, hash TEXT NOT NULL
-    ) STRICT""",
-    """CREATE TRIGGER IF NOT EXISTS privacy_ledger_append BEFORE INSERT ON privacy_ledger
-        WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM privacy_ledger)
-        BEGIN SELECT RAISE(ABORT, 'the privacy ledger takes appends only'); END""",
-    """CREATE TRIGGER IF NOT EXISTS privacy_ledger_no_update BEFORE UPDATE ON privacy_ledger
-        BEGIN SELECT RAISE(ABORT, 'the privacy ledger takes appends only'); END""",
-    """CREATE TRIGGER IF NOT EXISTS privacy_ledger_no_delete BEFORE DELETE ON privacy_ledger
-        BEGIN SELECT RAISE(ABORT, 'the privacy ledger takes appends only'); END""",
-)
 
 
 class Ledger:
@@ -64,12 +50,8 @@ class Ledger:
         Raises:
             IntegrityError: ``ledger-damaged`` when an entry, the chain or a rule does not hold.
         """
-        try:
-            for statement in _SCHEMA:
-                connection.execute(statement)
-        except sqlite3.DatabaseError as error:
-            raise _damaged("the database cannot be read") from error
-        return cls(connection, _load(connection))
+        chain.create(connection)
+        return cls(connection, chain.load(connection))
 
     def register(
         self, dataset: str, privacy_filter: PrivacyFilter, unit: str, at: str = ""
@@ -224,10 +206,57 @@ class Ledger:
     def release(self, dataset: str, study: str, at: str = "") -> Entry:
         """Close a study: rounds never reserved return to the budget, debits stay.
 
+        A study that is closed already, perhaps by an adoption, stays as it is.
+
         Raises:
-            Refusal: ``not-held``, ``study-closed``.
+            Refusal: ``not-held``.
         """
+        held = self.held(dataset, study)
+        if held is not None and held.is_closed:
+            return held.entry
         return self._append(Draft(Kind.RELEASE, dataset, {"study": study}, at))
+
+    def split(self, parent: str, family: str, document: str, at: str = "") -> Entry:
+        """Give part of a family a budget of its own, which carries all that the family had used.
+
+        ``document`` is the digest of the order that the site's officer signed.
+
+        Raises:
+            Refusal: ``dataset-unregistered``, ``already-registered``.
+        """
+        body = {
+            "parent": parent,
+            "units": self._account(parent).used_units,
+            "document": document,
+        }
+        return self._append(Draft(Kind.SPLIT, family, body, at))
+
+    def reset(self, family: str, document: str, at: str = "") -> Entry:
+        """Free one whole budget again; what was used stays used and the reset is shown for ever.
+
+        ``document`` is the digest of the order that the site's officer signed.
+
+        Raises:
+            Refusal: ``dataset-unregistered``.
+        """
+        account = self._account(family)
+        capacity = account.used_units + account.budget_units
+        body = {"capacity_units": capacity, "document": document}
+        return self._append(Draft(Kind.RESET, family, body, at))
+
+    def adopt(
+        self, head: tuple[int, str], units: Mapping[str, int], document: str, at: str = ""
+    ) -> Entry:
+        """Take as spent what a lost tail of this ledger spent, and pass over its numbers.
+
+        Args:
+            head: of the lost tail, as the site signed it.
+            units: what each family must have used at least, in whole units.
+            document: digest of the order that the site's officer signed.
+            at: time as text, a note that decides nothing.
+        """
+        body = {"seq": head[0], "hash": head[1], "units": dict(units), "document": document}
+        return self._append(Draft(Kind.ADOPT, "", body, at))
 
     def reservation(
         self, dataset: str, study: str, round_number: int, input_digest: str
@@ -277,43 +306,64 @@ class Ledger:
         Raises:
             IntegrityError: ``ledger-damaged``.
         """
-        self._state = _load(self._connection)
+        self._state = chain.load(self._connection)
         return self._state.seq, self._state.hash
+
+    def spent(self) -> dict[str, int]:
+        """Return the whole units that each family has used, for anchors; none ever shrinks."""
+        return self._current().spent()
+
+    @property
+    def adopted_seq(self) -> int:
+        """Return the number of the last ADOPT entry, 0 without one."""
+        return self._current().adopted_seq
+
+    def has_head(self, head: tuple[int, str]) -> bool:
+        """Return whether the chain once had this head."""
+        if head[0] == 0:
+            return True  # every ledger began empty
+        return bool(head[1]) and head[1] == chain.stored_hash(self._connection, head[0])
+
+    def covers(self, head: tuple[int, str], spent: Mapping[str, int]) -> bool:
+        """Return whether nothing that was spent up to a head this site signed is missing here.
+
+        Either the head is in the chain, or it is of a tail that was lost before the last adoption
+        and every family has used at least as much now.
+        """
+        state = self._current()
+        if self.has_head(head):
+            return True
+        used = state.spent()
+        return head[0] < state.adopted_seq and all(
+            units <= used.get(family, 0) for family, units in spent.items()
+        )
 
     def require_heads(self, heads: Iterable[tuple[int, str]]) -> None:
         """Refuse to go on when the ledger lacks a head that this site once signed.
 
+        Heads of a tail whose anchor was adopted are accounted for.
+
         Raises:
             IntegrityError: ``ledger-behind`` when the tail was cut or an old copy restored.
         """
-        for seq, digest in heads:
-            row = self._connection.execute(
-                "SELECT hash FROM privacy_ledger WHERE seq = ?", (seq,)
-            ).fetchone()
-            if row != (digest,):
+        for head in heads:
+            if not self.has_head(head) and head[0] >= self._current().adopted_seq:
                 raise IntegrityError(
                     "ledger-behind",
-                    f"this site signed entry {seq} of its ledger, which is not the one here.",
+                    f"this site signed entry {head[0]} of its ledger, which is not the one here.",
                     "Restore the newest copy of the site's state; do not start an older one.",
                 )
 
     def _account(self, dataset: str) -> Account:
         account = self._current().accounts.get(dataset)
         if account is None:
-            raise Refusal(
-                "dataset-unregistered",
-                f"the ledger has no budget for dataset {dataset!r}.",
-                "Register the dataset with an epsilon, a delta and a unit.",
-            )
+            raise unregistered(dataset)
         return account
 
     def _current(self) -> LedgerState:
         """Return the balances of what is stored, read again after a rollback."""
-        row = self._connection.execute(
-            "SELECT seq, hash FROM privacy_ledger ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        if (row or (0, LedgerState().hash)) != (self._state.seq, self._state.hash):
-            self._state = _load(self._connection)
+        if chain.head(self._connection) != (self._state.seq, self._state.hash):
+            self._state = chain.load(self._connection)
         return self._state
 
     def _append(self, draft: Draft) -> Entry:
@@ -324,42 +374,6 @@ class Ledger:
         state = self._current()
         entry = make_entry(state, draft)
         after = advance(state, entry)
-        self._connection.execute(
-            "INSERT INTO privacy_ledger (seq, entry, hash) VALUES (?, ?, ?)",
-            (entry.seq, entry_bytes(entry), entry.hash),
-        )
+        chain.append(self._connection, entry)
         self._state = after
         return entry
-
-
-def _load(connection: sqlite3.Connection) -> LedgerState:
-    try:
-        return replay(_entries(connection))
-    except (sqlite3.DatabaseError, Refusal, UsageError, KeyError, TypeError, ValueError) as error:
-        raise _damaged("an entry breaks a rule or cannot be read") from error
-
-
-def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
-    rows = connection.execute("SELECT seq, entry, hash FROM privacy_ledger ORDER BY seq")
-    for seq, data, digest in rows:
-        content = json.loads(data)
-        entry = Entry(
-            seq=content["seq"],
-            kind=Kind(content["kind"]),
-            dataset=content["dataset"],
-            body=content["body"],
-            at=content["at"],
-            previous=content["previous"],
-            hash=digest,
-        )
-        if entry.seq != seq or entry_bytes(entry) != data or digest_bytes(data) != digest:
-            raise _damaged(f"entry {seq} is not what its hash says")
-        yield entry
-
-
-def _damaged(found: str) -> IntegrityError:
-    return IntegrityError(
-        "ledger-damaged",
-        f"the privacy ledger does not verify: {found}.",
-        "Keep the file as evidence and restore the newest copy of the site's state.",
-    )

@@ -7,12 +7,15 @@ numerator over the budget. Computes; stores nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from larrey_privacy.accounting import epsilon_pld
-from larrey_privacy.ledger import Account, Hold
+from larrey_privacy.ledger_values import Account, Hold
 from larrey_privacy.mechanism import Mechanism
 
-__all__ = ["DatasetView", "StudyView", "view_of"]
+__all__ = ["DatasetView", "StudyView", "receipt_flags", "view_of"]
+
+ReceiptFlag = Literal["unbounded", "family-reset", "adopted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,18 @@ class StudyView:
 class DatasetView:
     """A dataset's budget. ``used + held + free = 1`` as shares of the filter.
 
+    Only where an adopted anchor says that more was used than the filter holds is the sum larger.
+
     Attributes:
         epsilon, delta, order: the filter fixed at registration, for ``unit``, add/remove.
         epsilon_spent: epsilon of all debits together at the filter's order; holds across studies
             and after adaptive choices.
+        carried_share: part of ``used`` that no study here accounts for: it was spent before a
+            split, or in a tail that was lost and adopted.
         has_unbounded: some study on this dataset ran, or may run, without privacy.
+        resets: how often the officer split the family or renewed its budget; shares are of the
+            renewed budget, ``epsilon_spent`` is of all work ever.
+        is_adopted: part of the history is known only by an anchor.
     """
 
     dataset: str
@@ -58,8 +68,11 @@ class DatasetView:
     used_share: float
     held_share: float
     free_share: float
+    carried_share: float
     epsilon_spent: float
     has_unbounded: bool
+    resets: int
+    is_adopted: bool
     studies: tuple[StudyView, ...]
 
 
@@ -76,10 +89,27 @@ def view_of(dataset: str, account: Account) -> DatasetView:
         used_share=account.used_units / capacity,
         held_share=(account.bound_units - account.used_units) / capacity,
         free_share=account.free_units / capacity,
+        carried_share=account.carried_units / capacity,
         epsilon_spent=account.filter.epsilon_of_units(account.used_units),
-        has_unbounded=any(study.is_unbounded for study in studies),
+        has_unbounded=account.has_unbounded,
+        resets=account.resets,
+        is_adopted=account.is_adopted,
         studies=studies,
     )
+
+
+def receipt_flags(account: Account) -> tuple[ReceiptFlag, ...]:
+    """Return what every later claim about this budget must carry.
+
+    ``unbounded``: some work here has no epsilon; ``family-reset``: its budget was split or renewed;
+    ``adopted``: part of its history is known only by an anchor.
+    """
+    facts: tuple[tuple[ReceiptFlag, bool], ...] = (
+        ("unbounded", account.has_unbounded),
+        ("family-reset", account.resets > 0),
+        ("adopted", account.is_adopted),
+    )
+    return tuple(flag for flag, holds in facts if holds)
 
 
 def _study(name: str, hold: Hold, account: Account) -> StudyView:

@@ -1,14 +1,8 @@
-"""The rules of the ledger, one by one and under any order of operations."""
+"""The rules of the ledger, one by one."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from larrey_privacy.accounting import noise_for_filter, spend_cost
 from larrey_privacy.filter import make_filter
@@ -156,93 +150,3 @@ def test_the_view_shows_pld_beside_the_share_that_binds(held):
     assert view.epsilon_spent > study.epsilon_spent
     allowed = held.ledger.rounds_allowed("heart", ROUND)
     assert allowed == pytest.approx(view.free_share / study.used_share, abs=1)
-
-
-STUDIES = st.sampled_from(["one", "two", "three"])
-COSTLY = Mechanism(noise_for_filter(FILTER, 0.12, sampling_rate=1.0, steps=2), 1.0, 2)
-
-
-class LedgerMachine(RuleBasedStateMachine):
-    """Any order of approvals, rounds, closings, restarts and rolled back transactions."""
-
-    site_type: type
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.site = self.site_type(Path(self.folder.name) / "site.db")
-        with self.site.writing() as ledger:
-            ledger.register("heart", FILTER, "patient")
-        self.debits = 0
-        self.seen: dict[tuple[str, int, str], int] = {}
-
-    def teardown(self) -> None:
-        self.site.connection.close()
-        self.folder.cleanup()
-
-    def attempt(self, change) -> object:
-        try:
-            with self.site.writing() as ledger:
-                return change(ledger)
-        except Refusal:
-            return None
-
-    @rule(study=STUDIES, rounds=st.integers(1, 5), spare=st.integers(0, 2))
-    def hold(self, study, rounds, spare):
-        self.attempt(
-            lambda ledger: ledger.hold(
-                "heart", study, COSTLY.over(rounds), rounds, spare_rounds=spare
-            )
-        )
-
-    @rule(study=STUDIES, number=st.integers(0, 5), digest=st.sampled_from("ab"))
-    def reserve(self, study, number, digest):
-        key = (study, number, digest)
-        entry = self.attempt(lambda ledger: ledger.reserve("heart", *key, COSTLY))
-        if entry is not None and key in self.seen:
-            assert entry.seq == self.seen[key]
-        elif entry is not None:
-            self.seen[key] = entry.seq
-            self.debits += 1
-
-    @rule(study=STUDIES)
-    def close(self, study):
-        self.attempt(lambda ledger: ledger.release("heart", study))
-
-    @rule(study=STUDIES, number=st.integers(0, 5), digest=st.sampled_from("ab"))
-    def commit(self, study, number, digest):
-        self.attempt(lambda ledger: ledger.commit("heart", study, number, digest, "out"))
-
-    @rule()
-    def restart(self):
-        head = self.site.ledger.head()
-        self.site.restart()
-        assert self.site.ledger.head() == head
-
-    @rule()
-    def roll_back(self):
-        before = self.site.ledger.head()
-        self.site.connection.execute("BEGIN IMMEDIATE")
-        self.site.ledger.register("other", FILTER, "patient")
-        self.site.connection.execute("ROLLBACK")
-        assert self.site.ledger.head() == before
-
-    @invariant()
-    def spent_is_every_debit_and_never_above_the_budget(self):
-        view = self.site.ledger.view("heart")
-        cost = spend_cost(COSTLY, FILTER)
-        assert view.used_share == self.debits * cost / FILTER.capacity_units
-        assert view.used_share + view.held_share <= 1
-        for study in view.studies:
-            assert study.rounds_used <= study.rounds_total
-
-
-def test_no_order_of_operations_overspends_or_forgets(make_site):
-    machine = type("Machine", (LedgerMachine,), {"site_type": make_site})
-    checks = settings(
-        max_examples=30,
-        stateful_step_count=25,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-    run_state_machine_as_test(machine, settings=checks)
