@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from larrey_protocol.errors import IntegrityError, Refusal
 
-__all__ = ["HASH_BYTES", "Placement", "grow", "overlap", "place", "require_set"]
+__all__ = ["HASH_BYTES", "Placement", "overlap", "place", "require_own", "require_set", "union"]
 
 HASH_BYTES = 16
 
@@ -66,25 +66,25 @@ def place(existing: Mapping[str, bytes], new: bytes) -> Placement:
     return next((Placement(family, count) for family, count in joined.items()), Placement(""))
 
 
-def grow(family: str, existing: Mapping[str, bytes], new: bytes) -> bytes:
-    """Return the family's patients after its dataset was read again; nobody ever leaves a family.
+def require_own(family: str, existing: Mapping[str, bytes], new: bytes) -> None:
+    """Return if a family's dataset, read again, has nobody new who is of another family.
 
-    What a signed split left in two families stays there; only patients who are new to the family
-    may not be another family's.
+    What a signed split left in two families stays there.
 
     Raises:
-        Refusal: ``families-bridged`` where a new patient is of another family.
+        Refusal: ``families-bridged``.
     """
     known = frozenset(_hashes(existing.get(family, b"")))
-    added = frozenset(_hashes(new)) - known
-    if not added:
-        return existing.get(family, b"")
-    fresh = b"".join(sorted(added))
+    fresh = b"".join(sorted(frozenset(_hashes(new)) - known))
     shared = {name: overlap(set_, fresh) for name, set_ in existing.items() if name != family}
     bridged = {name: count for name, count in shared.items() if count}
     if bridged:
         raise _bridged({family: len(known), **bridged})
-    return b"".join(sorted(known | added))
+
+
+def union(*sets: bytes) -> bytes:
+    """Return everybody who is in any of the sets."""
+    return b"".join(sorted({patient for set_ in sets for patient in _hashes(set_)}))
 
 
 def _bridged(shared: Mapping[str, int]) -> Refusal:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larrey_privacy.families import Placement, grow, overlap, place, require_set
+from larrey_privacy.families import (
+    Placement,
+    overlap,
+    place,
+    require_own,
+    require_set,
+    union,
+)
 from larrey_protocol.errors import IntegrityError, Refusal
 
 
@@ -38,21 +45,28 @@ def test_data_that_bridge_two_families_are_refused():
         place({"heart": patients(1, 2), "lung": patients(7)}, patients(2, 7))
 
 
-def test_a_family_grows_and_forgets_nobody():
-    families = {"heart": patients(1, 2), "lung": patients(7)}
-    assert grow("heart", families, patients(2, 3)) == patients(1, 2, 3)
-    assert grow("heart", families, b"") == patients(1, 2)
+def test_a_union_forgets_nobody_and_is_a_set():
+    everybody = union(patients(1, 2), patients(3, 2), b"")
+    assert everybody == patients(1, 2, 3)
+    assert require_set(everybody) == 3
+
+
+def test_new_patients_of_nobody_may_join():
+    require_own("heart", {"heart": patients(1, 2), "lung": patients(7)}, patients(2, 3))
+    require_own("heart", {"heart": patients(1, 2), "lung": patients(7)}, b"")
 
 
 def test_a_new_patient_of_another_family_is_refused():
     with pytest.raises(Refusal, match="families-bridged"):
-        grow("heart", {"heart": patients(1, 2), "lung": patients(7)}, patients(1, 7))
+        require_own("heart", {"heart": patients(1, 2), "lung": patients(7)}, patients(1, 7))
 
 
 def test_patients_that_a_signed_split_left_in_both_families_stay_in_both():
     families = {"heart": patients(1, 2, 3), "part": patients(2, 3)}
-    assert grow("part", families, patients(2, 3, 9)) == patients(2, 3, 9)
-    assert grow("heart", families, patients(1, 2, 3)) == patients(1, 2, 3)
+    require_own("part", families, patients(2, 3, 9))
+    require_own("heart", families, patients(1, 2, 3))
+    with pytest.raises(Refusal, match="families-bridged"):
+        require_own("part", families, patients(1, 2))
 
 
 @given(st.lists(GROUPS, max_size=6))
@@ -64,7 +78,7 @@ def test_families_placed_one_by_one_never_share_a_patient(groups):
         except Refusal:
             continue
         name = placed.family or f"family-{number}"
-        families[name] = grow(name, families, patients(*group))
+        families[name] = union(families.get(name, b""), patients(*group))
     sets = list(families.values())
     assert all(overlap(a, b) == 0 for i, a in enumerate(sets) for j, b in enumerate(sets) if i != j)
 
