@@ -10,19 +10,23 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 import grpc
 
+from larrey_protocol.canonical import short
+from larrey_protocol.decisions import Order
 from larrey_protocol.errors import LarreyError, Refusal, TransportError, UsageError
-from larrey_protocol.keys import SigningKey, read_private
+from larrey_protocol.keys import read_private
 from larrey_protocol.signed import Proposal, Signed, sign
 from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.settings import OperatorSettings, split_address
+from larrey_server.signers import Signer, signer
 
 __all__ = ["Operator"]
 
@@ -66,29 +70,72 @@ class Operator:
         self._channel.close()
 
     def propose(self, study: Study) -> str:
-        """Sign a study under the consortium's key, send it, and return its digest.
+        """Sign a study, send it, and return its digest.
 
         Raises:
             UsageError: ``no-signing-key`` if the operator file names none.
         """
-        consortium = self._settings.consortium
-        if consortium is None:
-            raise UsageError(
-                "no-signing-key",
-                "expected [consortium] signing_key in the operator file, found none",
-                "Only the holder of the consortium's key can propose.",
-            )
-        key = SigningKey.load(consortium.signing_key)
-        signed = sign(Proposal(study=study, proposed_at=time.time()), key)
+        signed = sign(Proposal(study=study, proposed_at=time.time()), self.signer.key)
         with self._answered():
             request = wire.ProposeRequest(proposal=signed.to_bytes())
             return str(self._control.Propose(request, timeout=_TIMEOUT_S).digest)
 
     def launch(self, study: str) -> Facts:
-        """Start a study with the sites that approved it, and return its status."""
+        """Order the start of a study with the sites that approved it, and return its status."""
+        return self.command(study, "launch")
+
+    def command(self, study: str, verb: str, subject: str = "") -> Facts:
+        """Sign the next order about a study, send it, and return the study's status.
+
+        Its number follows the last one that the coordinator has on record, ``order`` in a study's
+        status; where two persons order at once, one is told ``order-stale``.
+
+        Args:
+            study: digest, its first twelve digits, or name.
+            verb: one of `larrey_protocol.decisions.Order`.
+            subject: the site withdrawn, the digest of the model released.
+
+        Raises:
+            UsageError: ``no-signing-key``, or as `load_person_key`.
+            Refusal: ``unknown-study``, ``role-not-allowed`` and what the verb's own rules say.
+        """
+        facts = self.find(study)
+        order = Order.model_validate(
+            {
+                "study": facts["digest"],
+                "number": int(facts.get("order", 0)) + 1,
+                "verb": verb,
+                "subject": subject,
+                "person": self.signer.name,
+                "at": time.time(),
+            }
+        )
+        request = wire.CommandRequest(order=sign(order, self.signer.key).to_bytes())
         with self._answered():
-            reply = self._control.Launch(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
+            reply = self._control.Command(request, timeout=_TIMEOUT_S)
             return cast(Facts, json.loads(reply.json))
+
+    def find(self, study: str) -> Facts:
+        """Return the status of the study with this digest, twelve digits or name (the newest).
+
+        Raises:
+            Refusal: ``unknown-study``.
+        """
+        for facts in reversed(self.list()):
+            if study in (facts["digest"], short(facts["digest"]), facts["name"]):
+                return facts
+        raise Refusal(
+            "unknown-study", f"no study '{study}' was proposed here", "See: larrey study list"
+        )
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Return who signs here; a passphrase is asked for once.
+
+        Raises:
+            UsageError: ``no-signing-key``, or as `load_person_key`.
+        """
+        return signer(self._settings)
 
     def list(self) -> list[Facts]:
         """Return the status of every study, oldest first."""

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, model_validator
 
 from larrey_protocol.errors import FileError, UsageError
+from larrey_protocol.people import PersonName
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
 
@@ -103,9 +104,17 @@ class OperatorIdentity(Record):
 
 
 class OperatorConsortium(Record):
-    """The consortium's private key; only ``propose`` needs it."""
+    """The consortium's key: the public half to verify by, the private one where it is held."""
 
-    signing_key: Path
+    key: PublicKey | None = None
+    signing_key: Path | None = None  # signs rosters; a person's key signs the rest if there is one
+
+
+class OperatorPerson(Record):
+    """The person who works with this file; their key signs permits, studies and orders."""
+
+    name: PersonName  # as on the roster
+    key: Path
 
 
 class OperatorSettings(Record):
@@ -114,6 +123,7 @@ class OperatorSettings(Record):
     coordinator: OperatorCoordinator
     identity: OperatorIdentity
     consortium: OperatorConsortium | None = None
+    person: OperatorPerson | None = None
 
 
 def load_coordinator(path: Path) -> CoordinatorSettings:
