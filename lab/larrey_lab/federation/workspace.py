@@ -1,7 +1,9 @@
 """Write the folders of a coordinator, an operator and some sites, as their owners would have them.
 
 Every key is made here and now and authenticates loopback only. A site's folder holds its own rows,
-keys and policy and nothing of anybody else's. Nothing is started; see `processes`.
+keys and policy and nothing of anybody else's. The keys of persons lie there too and have no
+passphrase, which no hospital may copy: ``consortium/people/{ada,ben}.key`` (lead, member) and
+``sites/<name>/people/{it,dpo}.key``. Nothing is started; see `processes`.
 """
 
 from __future__ import annotations
@@ -16,10 +18,16 @@ from typing import Any
 
 import tomli_w
 
+from larrey_client.settings import SiteSettings
 from larrey_protocol.certificates import Credential, issue_client, issue_server, make_authority
 from larrey_protocol.keys import SigningKey, write_private
+from larrey_protocol.people import Person, Role
 
 __all__ = ["SitePlan", "Workspace", "create_workspace", "free_port"]
+
+CONSORTIUM_PEOPLE: dict[str, Role] = {"ada": "lead", "ben": "member"}
+SITE_PEOPLE: dict[str, Role] = {"it": "it", "dpo": "dpo"}
+_LABORATORY = "Keys without a passphrase, for a federation on one machine. Never copy them.\n"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Workspace:
     folder: Path
     address: str
     sites: tuple[str, ...]
+    datasets: tuple[str, ...] = ()  # of the sites, in their order
 
     @property
     def coordinator(self) -> Path:
@@ -53,9 +62,34 @@ class Workspace:
         """Return the consortium operator's settings file."""
         return self.folder / "consortium" / "operator.toml"
 
+    @property
+    def releaser(self) -> Path:
+        """Return the settings file of a second person of the consortium."""
+        return self.folder / "consortium" / "ben.toml"
+
+    @property
+    def root_key(self) -> Path:
+        """Return the consortium's own key."""
+        return self.folder / "consortium" / "consortium.ed25519"
+
     def site(self, name: str) -> Path:
         """Return a site's settings file."""
         return self.folder / "sites" / name / "site.toml"
+
+    def member_key(self, name: str) -> Path:
+        """Return the key of a person of the consortium: ``ada`` (lead) or ``ben`` (member)."""
+        return self.folder / "consortium" / "people" / f"{name}.key"
+
+    def site_key(self, site: str, person: str) -> Path:
+        """Return the key of a person at a site: ``it`` or ``dpo``."""
+        return self.folder / "sites" / site / "people" / f"{person}.key"
+
+    def people(self) -> tuple[Person, ...]:
+        """Return the consortium's persons as its roster lists them."""
+        return tuple(
+            Person(name=name, role=role, key=SigningKey.load(self.member_key(name)).public)
+            for name, role in CONSORTIUM_PEOPLE.items()
+        )
 
 
 def create_workspace(
@@ -82,7 +116,8 @@ def create_workspace(
         "operators": [{"name": "operator", "certificate": "../consortium/tls.crt"}],
     }
     (home / "coordinator.toml").write_text(tomli_w.dumps(document))
-    return Workspace(folder, address, tuple(plan.name for plan in sites))
+    names, datasets = (tuple(plan.name for plan in sites), tuple(plan.dataset for plan in sites))
+    return Workspace(folder, address, names, datasets)
 
 
 def free_port() -> int:
@@ -107,7 +142,8 @@ def _write_site(
     key, data = SigningKey.generate(), home / f"{plan.dataset}{plan.data.suffix}"
     key.save(home / "signing.ed25519")
     shutil.copyfile(plan.data, data)
-    document = {
+    people = _write_people(home, SITE_PEOPLE)
+    document: dict[str, Any] = {  # Any: TOML values
         "site": {"name": plan.name, "state": "state", "metrics": ""},
         "coordinator": {"address": address, "authority": "ca.crt"},
         "identity": {**_identity(), "signing_key": "signing.ed25519"},
@@ -124,6 +160,8 @@ def _write_site(
         ],
         "policy": dict(plan.policy),
     }
+    if "people" in SiteSettings.model_fields:
+        document["people"] = [person.model_dump() for person in people]
     (home / "site.toml").write_text(tomli_w.dumps(document))
     certificate = f"../sites/{plan.name}/tls.crt"
     return {"name": plan.name, "certificate": certificate, "key": key.public}
@@ -134,12 +172,28 @@ def _write_operator(
 ) -> None:
     _home(home, authority, issue_client(authority, "operator", now=now))
     consortium.save(home / "consortium.ed25519")
-    document = {
-        "coordinator": {"address": address, "authority": "ca.crt"},
-        "identity": _identity(),
-        "consortium": {"signing_key": "consortium.ed25519"},
-    }
-    (home / "operator.toml").write_text(tomli_w.dumps(document))
+    _write_people(home, CONSORTIUM_PEOPLE)
+    for file, person in (("operator.toml", "ada"), ("ben.toml", "ben")):
+        document = {
+            "coordinator": {"address": address, "authority": "ca.crt"},
+            "identity": _identity(),
+            "consortium": {"key": consortium.public, "signing_key": "consortium.ed25519"},
+            "person": {"name": person, "key": f"people/{person}.key"},
+        }
+        (home / file).write_text(tomli_w.dumps(document))
+
+
+def _write_people(home: Path, roles: Mapping[str, Role]) -> tuple[Person, ...]:
+    """Write the keys of a house's persons, plainly marked, and return their public halves."""
+    folder = home / "people"
+    folder.mkdir(mode=0o700)
+    (folder / "LABORATORY-KEYS.txt").write_text(_LABORATORY)
+    people = []
+    for name, role in roles.items():
+        key = SigningKey.generate()
+        key.save(folder / f"{name}.key")
+        people.append(Person(name=name, role=role, key=key.public))
+    return tuple(people)
 
 
 def _home(home: Path, authority: Credential, credential: Credential) -> Path:
