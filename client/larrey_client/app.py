@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from larrey_client.arrays import flat_of, record_of
-from larrey_client.cohort import cached_cohort
+from larrey_client.data.cohort import cached_cohort
 from larrey_client.networks import build, load_flat
 from larrey_privacy.admission import admit
 from larrey_privacy.cohort import Cohort
@@ -49,12 +49,14 @@ class _Workplace:
     network: nn.Module
 
 
-def make_app(data: str = "") -> ClientApp:
-    """Return the app; ``data`` is where a simulation's nodes find their tables.
+def make_app(data: str = "", cohort: Cohort | None = None) -> ClientApp:
+    """Return the app; it reads its table itself, or trains on a cohort that was read before.
 
     Args:
-        data: a path with ``{partition}`` for the node's number; used only where neither the
-            node's configuration nor the run's names ``data``.
+        data: a path with ``{partition}`` for the node's number, where a simulation's nodes find
+            their tables; used only where neither the node's configuration nor the run's names
+            ``data``.
+        cohort: what the trainer read, checked and committed to; then nothing is read again.
     """
     client = ClientApp()
 
@@ -67,10 +69,10 @@ def make_app(data: str = "") -> ClientApp:
         place = _workplace(_text(config, "study"), str(context.node_config.get("device", "cpu")))
         site = str(config.get("site") or "") or _site_of(place.study, context)
         start = flat_of(arrays, place.layout)
-        cohort = cached_cohort(_data_path(context, data), place.contract)
+        rows = cohort or cached_cohort(_data_path(context, data), place.contract)
         sequence = int(config.get("ledger-sequence") or 0)  # type: ignore[arg-type]  # a number
         delta = local_update(
-            place.study, place.network, cohort, site=site, start=start, sequence=sequence
+            place.study, place.network, rows, site=site, start=start, sequence=sequence
         )
         reply = RecordDict({"arrays": record_of(place.layout, delta), "metrics": MetricRecord({})})
         return Message(reply, reply_to=message)

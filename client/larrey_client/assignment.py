@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from larrey_client.app_metrics import metrics_of
 from larrey_client.arrays import record_of, tensors_of
-from larrey_client.cohort import cached_cohort
+from larrey_client.data.cohort import cached_cohort
 from larrey_client.frames import memory_file, seal
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import model_layout, phase_layout
@@ -128,7 +128,7 @@ def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
     """Return the assignment that a load frame and the study's document describe.
 
     Raises:
-        DataError: the data do not meet the contract (`larrey_client.cohort`).
+        DataError: the data do not meet the contract (`larrey_client.data`).
         LarreyError: ``load-malformed``, ``site-not-invited`` or ``app-not-found``.
     """
     study = Study.model_validate(json.loads(os.pread(document, _MAX_DOCUMENT_BYTES, 0)))
@@ -191,6 +191,8 @@ def _foreign(app: ClientApp, message: Message, context: Context) -> Message:
     """
     try:
         reply = app(message, context)
+    except MemoryError:  # what is left of this process is not worth keeping
+        raise
     except Exception as error:  # noqa: BLE001  the app's own words may hold data: only the type is told
         raise LarreyError("app-failed", f"the app raised {type(error).__name__}") from None
     if reply.has_error():

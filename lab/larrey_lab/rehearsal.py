@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larrey_client.app import local_update
-from larrey_client.cohort import load_cohort
+from larrey_client.data.cohort import load_cohort
 from larrey_client.networks import build, load_flat
 from larrey_lab.tables import SiteTables, split_patients, write_csv
-from larrey_privacy.cohort import Cohort
+from larrey_privacy.cohort import Cohort, Features
 from larrey_protocol.models import initial_parameters
 from larrey_protocol.study import NoPrivacy, Study
 from larrey_strategies.mean import weighted_mean
@@ -147,14 +147,14 @@ def without_privacy(study: Study, *, rounds: int | None = None) -> Study:
     return Study(file=file, contract=study.contract)
 
 
-def scores(study: Study, model: Vector, features: NDArray[np.float32]) -> Scores:
+def scores(study: Study, model: Vector, features: Features) -> Scores:
     """Return the model's logit of each row."""
     import torch
 
     network = build(study)
     load_flat(network, model)
     with torch.no_grad():
-        logits: Scores = network(torch.from_numpy(features)).numpy()[:, 0]
+        logits: Scores = network(torch.from_numpy(np.asarray(features))).numpy()[:, 0]
     return logits
 
 
@@ -176,4 +176,6 @@ def central_scores(split: Split) -> Scores:
 
 def _part(cohort: Cohort, keep: NDArray[np.bool_]) -> Cohort:
     _, patient = np.unique(cohort.patient[keep], return_inverse=True)
-    return Cohort(cohort.features[keep], cohort.label[keep], patient.astype(np.int64))
+    return Cohort(
+        cohort.features[np.flatnonzero(keep)], cohort.label[keep], patient.astype(np.int64)
+    )

@@ -1,6 +1,6 @@
 """Public tables as sites would hold them: rows of text, split by patient, written as CSV.
 
-Only the lab does this, with public data. A hospital's rows are read by `larrey_client.cohort` and
+Only the lab does this, with public data. A hospital's rows are read by `larrey_client.data` and
 are never split or written by anything here.
 """
 

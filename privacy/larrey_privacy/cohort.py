@@ -7,13 +7,36 @@ contract. Sensitive: never logged, never sent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larrey_protocol.errors import DataError
 
-__all__ = ["Cohort"]
+__all__ = ["Cohort", "Features"]
+
+
+class Features(Protocol):
+    """Rows of numbers: an array in memory, or what reads rows when they are asked for."""
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Return float32."""
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of dimensions, rows included."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (rows, …)."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Return these rows, in this order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +44,7 @@ class Cohort:
     """Rows of a site's patients.
 
     Attributes:
-        features: float32 "(rows, …)".
+        features: float32 "(rows, …)", in memory or read by row.
         label: float32 "(rows,)".
         patient: int64 "(rows,)", every value of 0..patients-1 at least once.
 
@@ -29,7 +52,7 @@ class Cohort:
         DataError: ``cohort-malformed`` when lengths, types or patient numbers do not fit.
     """
 
-    features: NDArray[np.float32]
+    features: Features
     label: NDArray[np.float32]
     patient: NDArray[np.int64]
     _order: NDArray[np.int64] = field(init=False, repr=False)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from larrey_client.cohort import load_cohort
+from larrey_client.data.cohort import load_cohort
 from larrey_lab.demo.screen import Screen
 from larrey_lab.demo.story import BUDGET, Run
 from larrey_lab.evaluation import auc, bootstrap_auc

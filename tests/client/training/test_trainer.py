@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from larrey_client.cohort import load_cohort
+from larrey_client.data.cohort import load_cohort
 from larrey_client.frames import memory_file, seal
 from larrey_client.trainer_link import TrainerLink, TrainTask
 from larrey_client.trainer_process import Limits

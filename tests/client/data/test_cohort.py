@@ -12,12 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larrey_client.cohort import cached_cohort, load_cohort, prepare, read_table
-from larrey_client.steps import number_features, unit_rows
+from larrey_client.data.cells import Cells
+from larrey_client.data.checks import RULES, check
+from larrey_client.data.cohort import Reading, cached_cohort, examine, load, load_cohort, scan
+from larrey_client.data.cohort import prepare as prepare_all
+from larrey_client.data.identity import patient_hash, unpack_hashes
+from larrey_client.data.sources import connect
+from larrey_client.data.steps import number_features, unit_rows
+from larrey_privacy.cohort import Cohort
 from larrey_protocol.contract import Column, Contract
 from larrey_protocol.errors import DataError
 
 HEADER = "pid,age,cp,sick\n"
+FOUR = "".join(f"{name},1,none,0\n" for name in "abcd")
 GOOD = [("a", "20", "typical", "1"), ("b", "80", "none", "0"), ("c", "", "", "0")]
 GOOD += [("d", "110", "none", "1")]
 
@@ -27,6 +34,10 @@ def _table(rows: list[tuple[str | None, ...]], names: str = "pid age cp sick") -
     return pa.table(
         {n: pa.array(c, pa.string()) for n, c in zip(names.split(), columns, strict=True)}
     )
+
+
+def prepare(table: pa.Table, contract: Contract) -> Cohort:
+    return prepare_all(table, contract).cohort
 
 
 def _with(row: int, column: int, cell: str) -> list[tuple[str, ...]]:
@@ -103,35 +114,45 @@ def test_features_are_finite_bounded_and_keep_the_order_of_ages(ages):
 
 
 @pytest.mark.parametrize(
-    ("rows", "code", "column"),
+    ("rows", "codes", "column"),
     [
-        ([], "data-empty", ""),
-        (_with(0, 0, ""), "unit-missing", "pid"),
-        (_with(0, 0, "b"), "rows-per-unit", "pid"),
-        (GOOD[:3], "too-few-units", "pid"),
-        (_with(0, 3, "2"), "label-unknown", "sick"),
-        (_with(0, 3, ""), "label-unknown", "sick"),
-        (_with(0, 1, "121"), "value-out-of-range", "age"),
-        (_with(0, 1, "1e400"), "value-out-of-range", "age"),
-        (_with(0, 1, "forty"), "not-a-number", "age"),
-        (_with(0, 1, "4,5"), "not-a-number", "age"),
-        (_with(0, 1, "nan"), "not-a-number", "age"),
-        (_with(0, 1, "inf"), "not-a-number", "age"),
-        (_with(0, 2, "atypical"), "category-unknown", "cp"),
-        ([(p, "NA", c, s) for p, _, c, s in GOOD], "too-many-missing", "age"),
-        ([(p, a, "", s) for p, a, _, s in GOOD], "too-many-missing", "cp"),
+        ([], {"data-empty"}, ""),
+        (_with(0, 0, ""), {"unit-missing", "too-few-units"}, "pid"),
+        (_with(0, 0, "b"), {"rows-per-unit", "too-few-units"}, "pid"),
+        (GOOD[:3], {"too-few-units"}, "pid"),
+        (_with(0, 3, "2"), {"label-unknown"}, "sick"),
+        (_with(0, 3, ""), {"label-unknown"}, "sick"),
+        (_with(0, 1, "121"), {"value-out-of-range"}, "age"),
+        (_with(0, 1, "1e400"), {"value-out-of-range"}, "age"),
+        (_with(0, 1, "forty"), {"not-a-number"}, "age"),
+        (_with(0, 1, "4,5"), {"not-a-number"}, "age"),
+        (_with(0, 1, "nan"), {"not-a-number"}, "age"),
+        (_with(0, 1, "inf"), {"not-a-number"}, "age"),
+        (_with(0, 2, "atypical"), {"category-unknown"}, "cp"),
+        ([(p, "NA", c, s) for p, _, c, s in GOOD], {"too-many-missing"}, "age"),
+        ([(p, a, "", s) for p, a, _, s in GOOD], {"too-many-missing"}, "cp"),
     ],
 )
-def test_a_table_that_breaks_a_rule_is_refused_by_its_code(contract, rows, code, column):
+def test_a_table_that_breaks_a_rule_is_refused_by_its_code(contract, rows, codes, column):
+    found = check(contract, Cells(contract, _table(rows)))
+    assert {violation.rule for violation in found} == codes
     with pytest.raises(DataError) as caught:
         prepare(_table(rows), contract)
-    assert caught.value.code == code
+    assert caught.value.code == (codes.pop() if len(codes) == 1 else "contract-unmet")
     assert column in caught.value.message
 
 
-def test_a_refusal_counts_rows_and_never_quotes_a_value(contract):
+def test_every_failing_rule_is_named_not_only_the_first(contract):
+    rows = [("a", "777", "else", "9"), *GOOD[1:]]
+    with pytest.raises(DataError, match="contract-unmet") as caught:
+        prepare(_table(rows), contract)
+    for name in ("age", "cp", "sick", "value-out-of-range", "category-unknown", "label-unknown"):
+        assert name in caught.value.message
+
+
+def test_a_refusal_counts_in_bands_and_never_quotes_a_value(contract):
     rows = [("a", "777", "none", "0"), ("b", "778", "none", "0"), *GOOD[2:]]
-    with pytest.raises(DataError, match="2 rows") as caught:
+    with pytest.raises(DataError, match="1-10 rows") as caught:
         prepare(_table(rows), contract)
     assert "77" not in str(caught.value)
 
@@ -148,7 +169,7 @@ def test_a_step_without_a_result_is_refused(contract):
 
 
 @pytest.mark.parametrize("name", ["nir", "INS", "birth_date", "Birth-Date", "address"])
-def test_a_contract_that_asks_for_an_identifier_is_refused(contract, name):
+def test_a_contract_that_asks_for_an_identifier_is_refused(contract, table, name):
     column = {
         "name": name,
         "kind": "category",
@@ -156,7 +177,7 @@ def test_a_contract_that_asks_for_an_identifier_is_refused(contract, name):
         "steps": [{"step": "one-hot"}],
     }
     with pytest.raises(DataError, match="identifier-column"):
-        prepare(_table(GOOD), _changed(contract, columns=[column]))
+        load(connect(table), _changed(contract, columns=[column]))
 
 
 def test_missing_codes_count_as_missing_in_any_spelling_of_the_number(contract):
@@ -182,8 +203,9 @@ def _write(path: Path, text: str) -> Path:
         ("a.csv", "", "data-empty"),
         ("a.csv", HEADER, "data-empty"),
         ("a.txt", HEADER, "data-format"),
-        ("a.csv", "pid,agee,cp,sick\na,1,none,0\n", "column-missing"),
-        ("a.csv", "pid,age,age,cp,sick\na,1,1,none,0\n", "column-missing"),
+        ("a.csv", "pid,agee,cp,sick\n" + FOUR, "column-missing"),
+        ("a.csv", "pid,age,age,cp,sick\n" + FOUR.replace(",none", ",1,none"), "column-missing"),
+        ("a.csv", "pid,agee,cp,sick\na,1,none,0\n", "contract-unmet"),
         ("a.csv", HEADER + "a,1,none\n", "data-unreadable"),
         ("a.parquet", "no parquet", "data-unreadable"),
     ],
@@ -201,12 +223,14 @@ def test_a_file_that_is_not_there_is_refused(contract, tmp_path):
 
 def test_a_missing_column_names_itself_and_the_nearest(contract, tmp_path):
     path = _write(tmp_path / "a.csv", "pid,agee,cp,sick\na,1,none,0\n")
-    with pytest.raises(DataError, match=r"'age' is not in the file.*Is it 'agee'"):
+    with pytest.raises(DataError, match=r"'age': it is not in the file. Is it 'agee'"):
         load_cohort(path, contract)
 
 
 def test_only_the_contracts_columns_are_kept(contract, table):
-    assert set(read_table(table, contract).column_names) == {"pid", "age", "cp", "sick"}
+    cells, violations, _ = examine(connect(table), contract)
+    assert not violations
+    assert set(cells.table.column_names) == {"pid", "age", "cp", "sick"}
 
 
 def test_parquet_with_typed_columns_gives_what_csv_gives(contract, tmp_path):
@@ -232,3 +256,43 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(contract, tabl
     assert cached_cohort(table, text) is first
     table.write_text(table.read_text(encoding="utf-8") + "p99,50,none,1,x\n", encoding="utf-8")
     assert cached_cohort(table, text).patients == first.patients + 1
+
+
+def test_excluded_patients_are_dropped_before_anything_is_checked(contract):
+    rows = [*GOOD, ("x", "999", "else", "9"), ("x", "999", "else", "9")]
+    excluded = frozenset({patient_hash("x", b"key"), patient_hash("nobody", b"key")})
+    prepared = prepare_all(_table(rows), contract, Reading(b"key", excluded))
+    assert prepared.cohort.patients == 4
+    assert prepared.excluded == 1
+    with pytest.raises(DataError, match="contract-unmet"):
+        prepare_all(_table(rows), contract, Reading(b"another key", excluded))
+
+
+def test_equal_content_has_an_equal_digest_and_a_changed_cell_another(contract):
+    table = _table(GOOD)
+    one = prepare_all(table, contract).content
+    sliced = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert prepare_all(sliced, contract).content == one
+    assert prepare_all(_table(_with(0, 1, "21")), contract).content != one
+    moved = _table([("a", "2", "0typical", "1"), *GOOD[1:]])  # the same characters, cut elsewhere
+    assert prepare_all(table, contract).content != _digest_only(moved)
+
+
+def _digest_only(table: pa.Table) -> str:
+    from larrey_client.data.content import content_digest
+
+    return content_digest(table)
+
+
+def test_a_scan_gives_each_patients_keyed_hash_once_and_in_order(table):
+    data = scan(connect(table), "pid", b"key")
+    assert unpack_hashes(data) == {patient_hash(f"p{i}", b"key") for i in range(12)}
+    assert len(data) == 12 * 16
+    assert data == b"".join(sorted(data[i : i + 16] for i in range(0, len(data), 16)))
+    with pytest.raises(DataError, match="column-missing"):
+        scan(connect(table), "nobody", b"key")
+
+
+def test_every_rule_is_silent_on_a_good_table(contract):
+    cells = Cells(contract, _table(GOOD))
+    assert [name for name, rule in RULES.items() if list(rule(contract, cells))] == []
