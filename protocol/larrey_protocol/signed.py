@@ -85,7 +85,7 @@ class Contribution(Record):
 
     site: SiteName
     round: int
-    outcome: Literal["contributed", "late", "refused", "absent"]
+    outcome: Literal["contributed", "late", "refused", "absent", "halted"]
     code: str = ""  # why not, where not
     epsilon: float = -1.0
     bytes: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Iterable
@@ -33,8 +34,16 @@ def describe(event: Facts) -> str:
             f"round {event['round']}" + (f"/{event['rounds']}" if "rounds" in event else "")
         )
     parts += [str(event[name]) for name in ("site", "outcome", "code", "reason") if event.get(name)]
+    if event.get("stop"):
+        parts.append(f"{event['stop']} ordered by {event['stop_by']} on {_day(event['stop_on'])}")
+    if event.get("by"):
+        parts.append(f"by {event['by']}")
     parts += [f"{site['site']}:{site['state']}" for site in _sites(event)]
     return "  ".join(part for part in parts if part)
+
+
+def _day(at: float) -> str:
+    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(" ", "minutes")
 
 
 def _sites(event: Facts) -> list[Facts]:

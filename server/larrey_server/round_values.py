@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Launched",
     "Metrics",
+    "Ordered",
     "Outcome",
     "Plan",
     "Replied",
@@ -29,6 +30,7 @@ __all__ = [
     "Resumed",
     "Send",
     "SiteDown",
+    "SiteStopped",
     "SiteUp",
     "State",
     "Task",
@@ -39,9 +41,9 @@ __all__ = [
     "snapshot",
 ]
 
-Outcome: TypeAlias = Literal["contributed", "late", "refused", "absent"]
+Outcome: TypeAlias = Literal["contributed", "late", "refused", "absent", "halted"]
 Metrics: TypeAlias = Mapping[str, Mapping[str, float]]  # phase -> name -> mean over sites
-Status: TypeAlias = Literal["waiting", "open", "closing", "ended"]
+Status: TypeAlias = Literal["waiting", "open", "closing", "paused", "halted", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,14 @@ class State:
         opened_at: when the present attempt opened.
         away: sites that are not connected, and until when a round that could close waits for them.
         pending: sites that owe an answer in the present phase, in roster order.
-        stopped: sites that declined the study as such, with their code.
+        stopped: sites that declined the study as such or were withdrawn, with their code.
         cells: of the closing attempt.
         missed: sites that missed a round that was applied.
         metrics: of the last applied round, by phase and name; empty in a study of train alone.
+        stop: what was ordered and not resumed; a pause holds while the open round is finished.
+        stop_by: who ordered it, by the roster's name.
+        stop_on: when, in seconds since 1970.
+        order: number of the newest order that took effect.
     """
 
     plan: Plan
@@ -179,6 +185,10 @@ class State:
     outcome: Literal["", "COMPLETE", "PARTIAL", "FAILED"] = ""
     reason: str = ""
     metrics: Metrics = field(default_factory=dict)
+    stop: Literal["", "pause", "halt"] = ""
+    stop_by: str = ""
+    stop_on: float = 0.0
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +197,28 @@ class Launched:
 
     at: float
     sites: tuple[str, ...]
+    number: int = 1  # of the order
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A person of the consortium ordered something about the whole study."""
+
+    at: float
+    verb: Literal["pause", "halt", "resume", "close"]
+    number: int
+    by: str = ""
+    on: float = 0.0  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStopped:
+    """A site is out for good: withdrawn by order, or it took its approval back."""
+
+    at: float
+    site: str
+    code: str
+    number: int = 0  # of the order, if there was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +270,9 @@ class Aggregated:
     metrics: Metrics = field(default_factory=dict)
 
 
-Event: TypeAlias = Launched | Resumed | SiteUp | SiteDown | Replied | Ticked | Aggregated
+Event: TypeAlias = (
+    Launched | Resumed | SiteUp | SiteDown | Replied | Ticked | Aggregated | Ordered | SiteStopped
+)
 
 
 @dataclass(frozen=True, slots=True)

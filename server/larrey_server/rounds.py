@@ -7,6 +7,9 @@ nothing. `larrey_server.study_run` carries the actions out, the commit first, an
                              │ below quorum: a spare attempt of the same round         └──▶ ended
                              └── no spare left ──▶ ended (FAILED)
 
+    open, closing ── pause ──▶ the round is finished ──▶ paused ── resume ──▶ open, the next round
+    open, closing ── halt ──▶ halted, the attempt abandoned ── resume ──▶ open, a further attempt
+
 Phases of a round are data: each asks the sites that answered the one before; the aggregate is of
 what the first one brought. An attempt repeats a round with the same model, so that a site that has
 trained already sends the answer it stored; hence an answer to an earlier attempt of the same round
@@ -20,6 +23,7 @@ from dataclasses import replace
 from typing import Literal
 
 from larrey_protocol.refusals import STANDING_REFUSALS
+from larrey_server.round_cells import answered, cells_of, halted, unapplied, updates
 from larrey_server.round_values import (
     Action,
     Aggregate,
@@ -30,13 +34,13 @@ from larrey_server.round_values import (
     Courier,
     Event,
     Launched,
-    Outcome,
+    Ordered,
     Plan,
     Replied,
-    Reply,
     Resumed,
     Send,
     SiteDown,
+    SiteStopped,
     SiteUp,
     State,
     Task,
@@ -64,7 +68,7 @@ def begin(plan: Plan, model: str) -> State:
     return State(plan, model, spares_left=plan.spare_rounds)
 
 
-def advance(state: State, event: Event) -> _Step:  # noqa: PLR0911 - one return an event
+def advance(state: State, event: Event) -> _Step:  # noqa: C901, PLR0911 - one case an event
     """Return the next state and what to do, a commit first.
 
     An event that does not fit the state (a late answer, a site that is up already) changes nothing.
@@ -84,6 +88,10 @@ def advance(state: State, event: Event) -> _Step:  # noqa: PLR0911 - one return 
             return _settle(state, event.at)
         case Aggregated():
             return _aggregated(state, event)
+        case Ordered():
+            return _ordered(state, event)
+        case SiteStopped():
+            return _site_stopped(state, event)
 
 
 def deadline(state: State) -> float:
@@ -121,17 +129,72 @@ def _launched(state: State, event: Launched) -> _Step:
         return state, ()
     joined = tuple(site for site in state.plan.invited if site in event.sites)
     away = dict.fromkeys(joined, event.at + state.plan.arrival_s)
-    return _open(replace(state, joined=joined, away=away, round=1, attempt=1), event.at, ())
+    state = replace(state, joined=joined, away=away, order=event.number)
+    return _open(replace(state, round=1, attempt=1), event.at, ())
 
 
 def _resumed(state: State, event: Resumed) -> _Step:
     """Give the round its time again; the same requests go to the sites as they come."""
     away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
     state = replace(state, away=away, opened_at=event.at)
-    if state.status == "open" and state.phase > 0:
-        pending = tuple(site for site in state.joined if site not in state.stopped)
-        state = replace(state, phase=0, pending=pending, replies=())
+    if state.status in {"open", "closing"}:
+        state = replace(state, status="open", phase=0, pending=_asked(state), replies=(), cells=())
     return state, ()
+
+
+def _ordered(state: State, event: Ordered) -> _Step:  # noqa: PLR0911 - one return a verb
+    """Pause after the open round, halt at once, go on, or end."""
+    is_running = state.status in {"open", "closing"}
+    now = replace(state, order=event.number, stop_by=event.by, stop_on=event.on)
+    if state.status in {"waiting", "ended"}:
+        return state, ()
+    match event.verb:
+        case "pause" if not state.stop:
+            return replace(now, stop="pause"), (Commit(),)
+        case "halt" if is_running:
+            return _abandon(replace(now, stop="halt"))
+        case "halt" if state.status == "paused":
+            return replace(now, stop="halt", status="halted"), (Commit(),)
+        case "resume" if state.stop:
+            now = replace(now, stop="", stop_by="", stop_on=0.0)
+            return (now, (Commit(),)) if is_running else _open(now, event.at, ())
+        case "close":
+            cells = halted(cells_of(state)) if is_running else ()
+            outcome: Literal["PARTIAL", "FAILED"] = "PARTIAL" if state.applied else "FAILED"
+            return _end(now, outcome, "closed-by-order", cells)
+        case _:
+            return state, ()
+
+
+def _abandon(state: State) -> _Step:
+    """End the attempt unapplied; the next one has the same round and model and is no spare."""
+    cancels = [Cancel(site, task_key(state)) for site in state.pending]
+    cells = halted(cells_of(state))
+    state = replace(
+        state, status="halted", attempt=state.attempt + 1,
+        phase=0, pending=(), replies=(), cells=(),
+    )  # fmt: skip
+    return state, (Commit(cells), *cancels)
+
+
+def _site_stopped(state: State, event: SiteStopped) -> _Step:
+    """Address a site no more; what it brought to an open attempt does not count."""
+    site = event.site
+    if state.status in {"waiting", "ended"} or site not in state.joined or site in state.stopped:
+        return state, ()
+    cancels = (Cancel(site, task_key(state)),) if site in state.pending else ()
+    state = replace(
+        state,
+        order=max(state.order, event.number),
+        stopped={**state.stopped, site: event.code},
+        pending=tuple(name for name in state.pending if name != site),
+    )
+    if state.status == "open":
+        state = replace(state, replies=tuple(r for r in state.replies if r.site != site))
+    state, actions = _settle(state, event.at)
+    if actions[:1] and isinstance(actions[0], Commit):
+        return state, (actions[0], *cancels, *actions[1:])
+    return state, (Commit(), *cancels, *actions)
 
 
 def _site_up(state: State, event: SiteUp) -> _Step:
@@ -165,7 +228,7 @@ def _settle(state: State, at: float) -> _Step:
     """Close the phase if nothing more is to be waited for."""
     if state.status != "open":
         return state, ()
-    enough = len(_answered(state)) >= state.plan.quorum
+    enough = len(answered(state)) >= state.plan.quorum
     awaited = [site for site in state.pending if state.away.get(site, at + 1) > at]
     if at < deadline(state) and (awaited or (state.pending and not enough)):
         return state, ()
@@ -175,40 +238,21 @@ def _settle(state: State, at: float) -> _Step:
     elif state.phase + 1 < len(state.plan.phases):
         state, actions = _next_phase(state)
     else:
-        state = replace(state, status="closing", pending=(), cells=_cells(state))
-        actions = (Aggregate(_updates(state)),)
+        state = replace(state, status="closing", pending=(), cells=cells_of(state))
+        actions = (Aggregate(updates(state)),)
     commit, rest = actions[:1], actions[1:]
     return state, (*commit, *cancels, *rest)  # before the same sites are asked anew
 
 
-def _answered(state: State) -> tuple[str, ...]:
-    """Return the sites that answered the present phase without a code, in roster order."""
-    phase = state.plan.phases[state.phase]
-    good = {reply.site for reply in state.replies if reply.phase == phase and not reply.code}
-    return tuple(site for site in state.joined if site in good)
-
-
-def _updates(state: State) -> tuple[tuple[str, str], ...]:
-    """Return what each contributor answered to the first phase, in roster order."""
-    first = _firsts(state)
-    return tuple((site, first[site].update) for site in _answered(state) if site in first)
-
-
-def _firsts(state: State) -> dict[str, Reply]:
-    """Return the good replies to the first phase."""
-    phase = state.plan.phases[0]
-    return {reply.site: reply for reply in state.replies if reply.phase == phase and reply.update}
-
-
 def _next_phase(state: State) -> _Step:
-    pending = _answered(state)
+    pending = answered(state)
     state = replace(state, phase=state.phase + 1, pending=pending)
     return state, (Commit(), *_sends(state))
 
 
 def _repeat(state: State, at: float) -> _Step:
     """Spend a spare attempt on the same round, or end the study."""
-    cells = _unapplied(_cells(state))
+    cells = unapplied(cells_of(state))
     if state.spares_left == 0:
         return _end(state, "FAILED", "below-quorum", cells)
     again = replace(state, spares_left=state.spares_left - 1, attempt=state.attempt + 1)
@@ -217,13 +261,22 @@ def _repeat(state: State, at: float) -> _Step:
 
 def _open(state: State, at: float, cells: tuple[Cell, ...]) -> _Step:
     """Open the attempt that ``state`` names; ``cells`` are of the attempt before."""
-    pending = tuple(site for site in state.joined if site not in state.stopped)
+    pending = _asked(state)
     if len(pending) < state.plan.quorum:
         return _end(state, "FAILED", "too-few-sites", cells)
+    if state.stop:
+        return replace(state, status="paused", phase=0, pending=(), replies=(), cells=()), (
+            Commit(cells),
+        )
     state = replace(
         state, status="open", phase=0, opened_at=at, pending=pending, replies=(), cells=()
     )
     return state, (Commit(cells), *_sends(state))
+
+
+def _asked(state: State) -> tuple[str, ...]:
+    """Return the sites that a new attempt asks, in roster order."""
+    return tuple(site for site in state.joined if site not in state.stopped)
 
 
 def _sends(state: State) -> tuple[Send, ...]:
@@ -235,7 +288,7 @@ def _aggregated(state: State, event: Aggregated) -> _Step:
         return state, ()
     cells = state.cells
     if event.code:
-        return _end(state, "FAILED", event.code, _unapplied(cells))
+        return _end(state, "FAILED", event.code, unapplied(cells))
     absent = {cell.site for cell in cells if cell.outcome != "contributed"} | set(state.missed)
     missed = tuple(site for site in state.joined if site in absent)
     state = replace(
@@ -248,14 +301,6 @@ def _aggregated(state: State, event: Aggregated) -> _Step:
     return _end(state, "COMPLETE", "", cells)
 
 
-def _unapplied(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """Return the cells of an attempt whose contributions were not used."""
-    return tuple(
-        replace(cell, code="round-not-applied") if cell.outcome == "contributed" else cell
-        for cell in cells
-    )
-
-
 def _end(
     state: State,
     outcome: Literal["COMPLETE", "PARTIAL", "FAILED"],
@@ -263,32 +308,7 @@ def _end(
     cells: tuple[Cell, ...],
 ) -> _Step:
     state = replace(
-        state, status="ended", outcome=outcome, reason=reason, pending=(), replies=(), cells=()
-    )
+        state, status="ended", outcome=outcome, reason=reason, pending=(), replies=(), cells=(),
+        stop="", stop_by="", stop_on=0.0,
+    )  # fmt: skip
     return state, (Commit(cells),)
-
-
-def _cells(state: State) -> tuple[Cell, ...]:
-    """Return what each joined site did in the present attempt."""
-    good = set(_answered(state))
-    told = {reply.site: reply for reply in state.replies}
-    told |= {site: reply for site, reply in _firsts(state).items() if site in good}
-    return tuple(_cell(state, site, told.get(site), site in good) for site in state.joined)
-
-
-def _cell(state: State, site: str, reply: Reply | None, is_good: bool) -> Cell:
-    if reply is not None and is_good:
-        return Cell(
-            site,
-            state.round,
-            state.attempt,
-            "contributed",
-            epsilon=reply.epsilon,
-            nbytes=reply.nbytes,
-            update=reply.update,
-        )
-    code = reply.code if reply is not None else state.stopped.get(site, "")
-    if code:
-        return Cell(site, state.round, state.attempt, "refused", code)
-    outcome: Outcome = "absent" if site in state.away else "late"
-    return Cell(site, state.round, state.attempt, outcome)

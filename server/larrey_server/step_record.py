@@ -7,6 +7,8 @@ from larrey_server.round_values import State
 
 __all__ = ["step_record"]
 
+_STOPPED = {"": "resumed", "pause": "paused", "halt": "halted"}
+
 
 def step_record(before: State, after: State, at: float) -> AuditRecord:
     """Return the record of a step, not yet chained; ``at`` is in seconds since 1970."""
@@ -29,4 +31,8 @@ def _verb(before: State, after: State) -> str:
         return "study-started"
     if after.applied > before.applied:
         return "round-applied"
-    return "round-repeated" if after.attempt != before.attempt else "phase-closed"
+    if (after.status, after.stop) != (before.status, before.stop) and (before.stop or after.stop):
+        return f"study-{_STOPPED[after.stop]}"
+    if after.attempt != before.attempt:
+        return "round-repeated"
+    return "site-stopped" if len(after.stopped) > len(before.stopped) else "phase-closed"

@@ -100,9 +100,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Averaged:
-    """The worker made, or could not make, the next model."""
+    """The worker made, or could not make, the next model of one attempt."""
 
     outcome: Outcome
+    order: tuple[int, int]  # round and attempt
 
 
 Message: TypeAlias = Event | Arrived | Checked | Averaged
@@ -133,7 +134,7 @@ class StudyRun:
             case Checked():
                 self._checked(message)
             case Averaged():
-                self._averaged(message.outcome)
+                self._averaged(message)
             case Launched():
                 self._launched(message)
             case Resumed():
@@ -177,7 +178,7 @@ class StudyRun:
     def _resumed(self, event: Resumed) -> None:
         """Go on where the journal ends, with a model that is still what it was."""
         state = self.state
-        if state.status != "open":
+        if state.status in {"waiting", "ended"}:
             return
         if not self._checkpoints.holds(state.applied, state.model):
             raise IntegrityError(
@@ -273,14 +274,16 @@ class StudyRun:
         elif update and update not in needed:
             self._around.spool.drop(update)
 
-    def _averaged(self, outcome: Outcome) -> None:
-        """Go on with the next model.
+    def _averaged(self, message: Averaged) -> None:
+        """Go on with the next model, unless its attempt was halted meanwhile.
 
         Raises:
             IntegrityError: the coordinator could not make it. That is no site's fault and has to
                 be mended here, so the round stays open in the journal.
         """
-        if outcome.code == "aggregator-stopped":
+        outcome, state = message.outcome, self.state
+        is_current = message.order == (state.round, state.attempt) and state.status == "closing"
+        if outcome.code == "aggregator-stopped" or not is_current:
             return
         if outcome.code:
             text = f"round {self.state.round} of {self._name} could not be aggregated"
@@ -322,8 +325,9 @@ class StudyRun:
                     checkpoints=self._checkpoints,
                     path=self._around.spool.path,
                 )
+                attempt = self.state.round, self.state.attempt
                 self._around.aggregator.aggregate(
-                    order, lambda outcome: self._post(Averaged(outcome))
+                    order, lambda outcome: self._post(Averaged(outcome, attempt))
                 )
 
     def _task(self) -> Task:

@@ -50,6 +50,9 @@ def describe(
             }
             for site in state.plan.invited
         ],
+        "stop": state.stop,
+        "stop_by": state.stop_by,
+        "stop_on": state.stop_on or None,
         "model": state.model,
         "outcome": state.outcome,
         "reason": state.reason,
@@ -76,12 +79,14 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
     """Return what happened between two states, in order; ``cells`` are of the attempt that ended.
 
     Events: ``site-connected``, ``site-disconnected``, ``site-answered`` (with its code),
-    ``round-closed``, ``round-applied`` or ``round-repeated``, ``launched``, ``round-opened``,
+    ``round-closed``, ``round-applied`` or ``round-not-applied``, ``site-stopped``,
+    ``pause-ordered``, ``halt-ordered`` or ``resume-ordered``, ``launched``, ``round-opened``,
     ``study-ended``.
     """
     return [
         *_connections(before, after),
         *_answers(before, after),
+        *_stops(before, after),
         *_ended_attempt(before, after, cells),
         *_opened(before, after),
     ]
@@ -111,6 +116,19 @@ def _answers(before: State, after: State) -> list[_Facts]:
     return events
 
 
+def _stops(before: State, after: State) -> list[_Facts]:
+    """Return what orders changed, a site's own refusal being an answer already."""
+    told = {reply.site for reply in after.replies if reply.code}
+    gone = [site for site in after.stopped if site not in before.stopped and site not in told]
+    facts: list[_Facts] = [
+        {"event": "site-stopped", "site": site, "code": after.stopped[site]} for site in gone
+    ]
+    if after.status != "ended" and after.stop != before.stop:
+        verb = after.stop or "resume"
+        facts.append({"event": f"{verb}-ordered", "by": after.stop_by})
+    return facts
+
+
 def _ended_attempt(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts]:
     if not cells:
         return []
@@ -130,7 +148,8 @@ def _opened(before: State, after: State) -> list[_Facts]:
     if after.status == "ended" and before.status != "ended":
         return [{"event": "study-ended", "outcome": after.outcome, "reason": after.reason}]
     here, there = (before.round, before.attempt), (after.round, after.attempt)
-    if after.status != "open" or here == there:
+    was_open = before.status in {"open", "closing"}
+    if after.status != "open" or (was_open and here == there):
         return []
     opened = {"event": "round-opened", "round": after.round, "attempt": after.attempt}
     return [opened] if before.status != "waiting" else [{"event": "launched"}, opened]
