@@ -36,7 +36,7 @@ from larrey_protocol.tomlfile import read_text
 if TYPE_CHECKING:
     from larrey_client.agent import Agent
 
-__all__ = ["handlers", "open_node", "run"]
+__all__ = ["handlers", "open_node", "run", "start_trainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(settings: SiteSettings, ready: Callable[[], None]) -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    with open_node(settings, _start_trainer, stopping):
+    with open_node(settings, start_trainer, stopping):
         ready()
         stopping.wait()
 
@@ -210,10 +210,14 @@ def _tls(settings: SiteSettings) -> Tls:
     return Tls(authority, certificate, read_private(identity.key))
 
 
-def _start_trainer(settings: SiteSettings) -> Trainer:
+def start_trainer(settings: SiteSettings, *, warm: bool = True) -> TrainerLink:
+    """Return the trainer of a site, which may read its datasets and neither keys nor state.
+
+    ``warm`` is `TrainerLink.start`'s.
+    """
     scratch = settings.site.state / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # rows that a killed node's trainer wrote there
-    scratch.mkdir(mode=0o700)
+    scratch.mkdir(mode=0o700, parents=True)
     identity, trainer = settings.identity, settings.trainer
     limits = Limits(
         threads=trainer.threads,
@@ -223,7 +227,7 @@ def _start_trainer(settings: SiteSettings) -> Trainer:
         hidden=(identity.key, identity.signing_key, settings.site.state),
         scratch=scratch,
     )
-    return TrainerLink.start(limits)
+    return TrainerLink.start(limits, warm=warm)
 
 
 def _rows(settings: SiteSettings) -> Iterator[Path]:
