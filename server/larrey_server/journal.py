@@ -1,9 +1,10 @@
 """What the coordinator must not forget, in one SQLite file (write-ahead log, full synchronous).
 
 Proposals and answers as they were signed, one state a transition, who did what in which round, and
-the audit chain. Each change is one durable commit that carries its audit record. Transitions,
-contributions and audit records are only ever added; triggers in the file hold to that. A lock file
-keeps a second coordinator out. What the facts mean is decided elsewhere (`larrey_server.rounds`).
+the audit chain. Each change is one durable commit that carries its audit record. Documents,
+transitions, contributions and audit records are only ever added; triggers in the file hold to that.
+A lock file keeps a second coordinator out. What the facts mean is decided elsewhere
+(`larrey_server.rounds`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.errors import Refusal
 from larrey_server.round_values import Cell
 
-__all__ = ["AnswerRow", "ContributionRow", "Journal", "StudyRow", "Transition"]
+__all__ = [
+    "AnswerRow",
+    "ContributionRow",
+    "DocumentRow",
+    "Journal",
+    "StudyRow",
+    "Transition",
+]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -40,12 +48,16 @@ CREATE TABLE IF NOT EXISTS contributions (
     site TEXT NOT NULL, outcome TEXT NOT NULL, code TEXT NOT NULL, epsilon REAL NOT NULL,
     nbytes INTEGER NOT NULL, "update" TEXT NOT NULL, receipt BLOB,
     PRIMARY KEY (study, round, attempt, site)) STRICT;
+CREATE TABLE IF NOT EXISTS documents (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, number INTEGER NOT NULL,
+    digest TEXT NOT NULL UNIQUE, document BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS documents_of_kind ON documents (kind, subject, seq);
 CREATE TABLE IF NOT EXISTS audit (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
     study TEXT NOT NULL, round INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL,
     previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
 """
-_APPEND_ONLY = ("transitions", "contributions", "audit")
+_APPEND_ONLY = ("transitions", "contributions", "audit", "documents")
 _AUDIT_COLUMNS = ", ".join(field.name for field in fields(AuditRecord))
 
 
@@ -68,6 +80,17 @@ class AnswerRow:
     decision: str
     code: str
     answer: bytes  # Signed Answer, travelling form
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A signed document that counts here: roster, key change, permit, order."""
+
+    kind: str
+    subject: str  # what it is about: a permit's reference, a study's digest; may be empty
+    number: int  # its version or number among those of its kind and subject
+    digest: str  # of what was signed
+    document: bytes  # Signed, travelling form
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +170,26 @@ class Journal:
             action = f"study-{answer.decision}"
             self._chain(AuditRecord(0, at, answer.site, action, study, code=answer.code))
 
+    def keep(self, document: DocumentRow, record: AuditRecord) -> bool:
+        """Add a verified signed document; False, and nothing changes, if it was kept before."""
+        with self._transaction() as db:
+            sql = "SELECT 1 FROM documents WHERE digest = ?"
+            if db.execute(sql, (document.digest,)).fetchone():
+                return False
+            db.execute(
+                "INSERT INTO documents (kind, subject, number, digest, document)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    document.kind,
+                    document.subject,
+                    document.number,
+                    document.digest,
+                    document.document,
+                ),
+            )
+            self._chain(record)
+            return True
+
     def commit(self, transition: Transition) -> str:
         """Store one step of a study and return the audit head after it."""
         study = transition.study
@@ -180,6 +223,14 @@ class Journal:
         """Return the decisions about a study, one a site, by name."""
         sql = "SELECT site, decision, code, answer FROM answers WHERE study = ? ORDER BY site"
         return tuple(AnswerRow(*row) for row in self._rows(sql, study))
+
+    def documents(self, kind: str, subject: str | None = None) -> tuple[DocumentRow, ...]:
+        """Return the kept documents of a kind, oldest first; about one subject where it is given."""
+        sql = "SELECT kind, subject, number, digest, document FROM documents WHERE kind = ?"
+        if subject is None:
+            return tuple(DocumentRow(*row) for row in self._rows(f"{sql} ORDER BY seq", kind))
+        rows = self._rows(f"{sql} AND subject = ? ORDER BY seq", kind, subject)
+        return tuple(DocumentRow(*row) for row in rows)
 
     def snapshot(self, study: str) -> dict[str, Any] | None:  # Any: JSON
         """Return the last state of a study, None before its launch."""
