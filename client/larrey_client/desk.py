@@ -76,7 +76,7 @@ class Desk:
             for decision in waiting:
                 reply = node.exchange.answer(decision.signed)
                 with node.store.transaction():
-                    node.store.add_delivery(decision.study, reply.code)
+                    node.store.add_delivery(decision.number, reply.code)
                 if not reply.recorded:
                     # %r: the code is the coordinator's own text
                     logger.warning("study=%s answer not taken code=%r", decision.study, reply.code)

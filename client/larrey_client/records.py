@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from larrey_client.charter import Version, parse_version
 from larrey_protocol.audit import AuditRecord, verify_chain
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
@@ -16,17 +17,25 @@ from larrey_protocol.study import Study
 __all__ = ["Answered", "Decision", "SiteRecords", "audit_fields", "verify_audit"]
 
 
+_RULINGS = (
+    "SELECT study, decision, dataset, code, actor, epsilon, signed, at, permit, seats, number"
+    " FROM rulings"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What this site decided about one study.
+    """What this site decided about one study; a later decision may follow.
 
     Attributes:
-        decision: ``approved`` or ``refused``.
+        decision: ``approved``, ``refused`` or ``revoked``.
         dataset: where it may run; empty if refused.
         code: why it was refused.
-        actor: ``policy`` or the account of the person.
+        actor: ``policy`` or the names of the persons who signed.
         epsilon: of all rounds and spare rounds by PLD at the study's delta, -1 without privacy.
         signed: the Answer in its travelling form.
+        permit, seats: digests that the approval binds; empty if refused.
+        number: its place among all decisions here; 0 before it is kept.
     """
 
     study: str
@@ -37,6 +46,9 @@ class Decision:
     epsilon: float
     signed: bytes
     at: float
+    permit: str = ""
+    seats: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ class Known:
 
     @property
     def state(self) -> str:
-        """Return ``waiting``, ``approved``, ``refused`` or ``ended``."""
+        """Return ``waiting``, ``approved``, ``refused``, ``revoked`` or ``ended``."""
         if self.has_ended:
             return "ended"
         return self.decision.decision if self.decision else "waiting"
@@ -105,16 +117,45 @@ class SiteRecords:
         return _open(bytes(row[0]))[0] if row else None
 
     def decision(self, study: str) -> Decision | None:
-        """Return what was decided about a study."""
-        row = self._one("SELECT * FROM decisions WHERE study = ?", study)
+        """Return what was decided about a study last."""
+        row = self._one(f"{_RULINGS} WHERE study = ? ORDER BY number DESC LIMIT 1", study)
         return Decision(*row) if row else None
 
     def undelivered(self) -> list[Decision]:
-        """Return the decisions that the coordinator has not acknowledged."""
+        """Return the decisions that the coordinator has not acknowledged, oldest first."""
         rows = self.connection.execute(
-            "SELECT * FROM decisions WHERE study NOT IN (SELECT study FROM deliveries) ORDER BY at"
+            f"{_RULINGS} WHERE number NOT IN (SELECT number FROM deliveries_of)"  # noqa: S608  # ours
+            " ORDER BY number"
         )
         return [Decision(*row) for row in rows.fetchall()]
+
+    def next_ruling(self) -> int:
+        """Return the number of the next decision."""
+        row = self._one("SELECT COALESCE(MAX(number), 0) + 1 FROM rulings")
+        return int(row[0]) if row else 1
+
+    def charters(self) -> list[Version]:
+        """Return every charter that somebody signed, oldest first.
+
+        Raises:
+            IntegrityError: ``document-altered``.
+        """
+        rows = self.connection.execute("SELECT number, digest, charter FROM charters ORDER BY 1")
+        return [parse_version(number, digest, bytes(text)) for number, digest, text in rows]
+
+    def proposal(self, study: str) -> Signed | None:
+        """Return a proposal as it was signed.
+
+        Raises:
+            IntegrityError: ``malformed-document``.
+        """
+        row = self._one("SELECT signed FROM proposals WHERE study = ?", study)
+        return Signed.from_bytes(bytes(row[0])) if row else None
+
+    def children(self, study: str) -> list[str]:
+        """Return the digests of the versions that name this study as their parent."""
+        found = [known.study for known in self.known()]
+        return [child.digest for child in found if child.file.study.parent == study]
 
     def answer(self, key: tuple[str, int, str, str]) -> Answered | None:
         """Return the stored answer to this work."""
@@ -151,6 +192,21 @@ class SiteRecords:
         """Return whether the document is kept."""
         return self._one("SELECT 1 FROM documents WHERE digest = ?", digest) is not None
 
+    def audited(self, *actions: str) -> set[str]:
+        """Return the subjects of every audit record with one of these actions."""
+        query = (
+            "SELECT json_extract(CAST(record AS TEXT), '$.subject') FROM audit"
+            " WHERE json_extract(CAST(record AS TEXT), '$.action') = ?"
+        )
+        rows = [self.connection.execute(query, (action,)).fetchall() for action in actions]
+        return {str(subject) for found in rows for (subject,) in found}
+
+    def latest_at(self) -> float:
+        """Return the latest time in the audit trail, 0 in an empty one."""
+        at = "json_extract(CAST(record AS TEXT), '$.at')"
+        row = self._one(f"SELECT COALESCE(MAX({at}), 0) FROM audit")  # noqa: S608  # ours
+        return float(row[0]) if row else 0.0
+
     def audit(self) -> Iterator[AuditRecord]:
         """Yield the audit trail in order.
 
@@ -168,12 +224,14 @@ class SiteRecords:
     def _known(self, data: bytes) -> Known:
         study, signed = _open(data)
         digest = study.digest
-        delivered = self._one("SELECT 1 FROM deliveries WHERE study = ?", digest) is not None
+        decision = self.decision(digest)
+        number = decision.number if decision else 0
+        delivered = self._one("SELECT 1 FROM deliveries_of WHERE number = ?", number) is not None
         return Known(
             study,
             signed.signer,
             float(json.loads(signed.document)["proposed_at"]),
-            self.decision(digest),
+            decision,
             delivered,
             self.has_ended(digest),
         )

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from larrey_client.sources_settings import FileSource, Source, place_of, rooted
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import FileError
+from larrey_protocol.people import Person, Role
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
 
@@ -104,14 +105,26 @@ class AppRule(Record):
 
 
 class Policy(Record):
-    """What this hospital allows, whatever the coordinator or a study asks."""
+    """What this hospital allows, whatever the coordinator or a study asks.
 
+    Counts only as its people signed it: see `larrey_client.charter`.
+    """
+
+    approvals: tuple[Role, ...] = Field(("dpo",), min_length=1)  # who must sign: it, dpo or both
     min_noise_multiplier: float = Field(0.5, ge=0)
     max_epsilon_per_study: float = Field(3.0, gt=0)
     max_delta: float = Field(1e-4, gt=0, lt=1)
     allow_without_dp: tuple[SiteName, ...] = ()  # datasets on which epsilon may go unstated
     min_units: int = Field(20, ge=1)  # fewer patients than this and nothing runs
     apps: tuple[AppRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _approvers(self) -> Policy:
+        if not set(self.approvals) <= {"it", "dpo"} or len(set(self.approvals)) < len(
+            self.approvals
+        ):
+            raise ValueError("approvals lists 'it', 'dpo' or both, each once")
+        return self
 
 
 class SiteSettings(Record):
@@ -124,6 +137,17 @@ class SiteSettings(Record):
     trainer: Trainer = Trainer()
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     policy: Policy = Policy()
+    people: tuple[Person, ...] = ()  # who decides here: larrey-site person new
+
+    @model_validator(mode="after")
+    def _own_people(self) -> SiteSettings:
+        for values in ([p.name for p in self.people], [p.key for p in self.people]):
+            if len(set(values)) < len(values):
+                raise ValueError("a person's name or key is listed twice")
+        foreign = [p.role for p in self.people if p.role not in {"it", "dpo", "auditor"}]
+        if foreign:
+            raise ValueError(f"a person of a site is it, dpo or auditor, not {foreign[0]}")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> SiteSettings:

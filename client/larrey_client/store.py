@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from larrey_client import records
+from larrey_client.charter import Version
 from larrey_client.records import Answered, Decision, SiteRecords
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
@@ -29,12 +30,14 @@ __all__ = ["DATABASE", "SiteStore", "open_readonly"]
 DATABASE = "site.db"
 _TABLES = {
     "proposals": "study TEXT PRIMARY KEY, signed BLOB NOT NULL, at REAL NOT NULL",
-    "decisions": (
-        "study TEXT PRIMARY KEY, decision TEXT NOT NULL, dataset TEXT NOT NULL,"
-        " code TEXT NOT NULL, actor TEXT NOT NULL, epsilon REAL NOT NULL,"
-        " signed BLOB NOT NULL, at REAL NOT NULL"
+    # What this site decided, in order; of one study the newest row counts.
+    "rulings": (
+        "number INTEGER PRIMARY KEY, study TEXT NOT NULL, decision TEXT NOT NULL,"
+        " dataset TEXT NOT NULL, code TEXT NOT NULL, actor TEXT NOT NULL, epsilon REAL NOT NULL,"
+        " signed BLOB NOT NULL, at REAL NOT NULL, permit TEXT NOT NULL, seats TEXT NOT NULL"
     ),
-    "deliveries": "study TEXT PRIMARY KEY, code TEXT NOT NULL, at REAL NOT NULL",
+    "deliveries_of": "number INTEGER PRIMARY KEY, code TEXT NOT NULL, at REAL NOT NULL",
+    "charters": "number INTEGER PRIMARY KEY, digest TEXT NOT NULL, charter BLOB NOT NULL",
     "endings": "study TEXT PRIMARY KEY, at REAL NOT NULL",
     "answers": (
         "study TEXT, round INTEGER, phase TEXT, model TEXT, digest TEXT NOT NULL,"
@@ -42,6 +45,11 @@ _TABLES = {
         " PRIMARY KEY (study, round, phase, model)"
     ),
     "audit": "seq INTEGER PRIMARY KEY, record BLOB NOT NULL",
+    # Where each dataset's patients belong; the newest row counts (`larrey_client.families`).
+    "families": (
+        "seq INTEGER PRIMARY KEY, dataset TEXT NOT NULL, family TEXT NOT NULL,"
+        " patients TEXT NOT NULL, document TEXT NOT NULL"
+    ),
     # Every other signed document that counts here: rosters, permits, approvals, orders, …
     "documents": (
         "digest TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, number INTEGER"
@@ -51,14 +59,25 @@ _TABLES = {
 _KEYS = {
     "answers": ("study", "round", "phase", "model"),
     "audit": ("seq",),
+    "charters": ("number",),
+    "deliveries_of": ("number",),
     "documents": ("digest",),
+    "families": ("seq",),
+    "rulings": ("number",),
 }
 
 
 class SiteStore:
     """The one writer of a site's state folder; several threads may use it, one at a time."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, now: Callable[[], float]):
+    def __init__(
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        now: Callable[[], float],
+        *,
+        is_adopting: bool = False,
+    ) -> None:
         self.folder = folder
         self.spool = folder / "spool"
         self.ledger = Ledger.open(connection)
@@ -67,11 +86,18 @@ class SiteStore:
         self._lock = threading.RLock()
         self._last = _create(connection)
         self.records = SiteRecords(connection)
-        self._require_signed_heads()
+        self._latest = self.records.latest_at()
+        self._revision = 0
+        if not is_adopting:
+            self._require_signed_heads()
 
     @classmethod
-    def open(cls, folder: Path, now: Callable[[], float]) -> SiteStore:
+    def open(
+        cls, folder: Path, now: Callable[[], float], *, is_adopting: bool = False
+    ) -> SiteStore:
         """Return the store of a state folder, made if it is new, verified if it is not.
+
+        ``is_adopting`` lets the way out of a lost tail open a state that is behind.
 
         Raises:
             UsageError: ``state-locked``; FileError: ``state-unusable``.
@@ -86,7 +112,7 @@ class SiteStore:
             raise FileError("state-unusable", text, "Choose another site.state.") from error
         connection = open_exclusive(folder / DATABASE)
         try:
-            return cls(folder, connection, now)
+            return cls(folder, connection, now, is_adopting=is_adopting)
         except BaseException:
             connection.close()
             raise
@@ -122,6 +148,21 @@ class SiteStore:
         return self._last.head if self._last else "0:"
 
     @property
+    def latest_at(self) -> float:
+        """Return the latest time on record here; a clock behind it was set back."""
+        return self._latest
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Return what changes whenever a document, proposal or charter may have changed.
+
+        The second number is SQLite's own: it tells of changes by any other connection.
+        """
+        with self._lock:
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return self._revision, int(version)
+
+    @property
     def ledger_head(self) -> str:
         """Return the last ledger entry's ``seq:hash``."""
         seq, digest = self.ledger.head()
@@ -143,19 +184,29 @@ class SiteStore:
         record = append_record(self._last, draft)
         self._insert("audit", record.seq, canonical_json(records.audit_fields(record)))
         self._last = record
+        self._latest = max(self._latest, record.at)
 
     def add_proposal(self, study: str, signed: Signed) -> None:
         """Keep a verified proposal."""
         self._insert("proposals", study, signed.to_bytes(), self._now())
+        self._revision += 1
 
     def add_decision(self, made: Decision) -> None:
-        """Keep what this site decided about a study; there is one decision a study."""
+        """Keep what this site decided about a study; of several decisions the newest counts."""
         row = (made.study, made.decision, made.dataset, made.code, made.actor, made.epsilon)
-        self._insert("decisions", *row, made.signed, made.at)
+        number = self.records.next_ruling()
+        self._insert("rulings", number, *row, made.signed, made.at, made.permit, made.seats)
+        self._revision += 1
 
-    def add_delivery(self, study: str, code: str) -> None:
+    def add_delivery(self, number: int, code: str) -> None:
         """Note that the coordinator has our decision, or why it did not take it."""
-        self._insert("deliveries", study, code, self._now())
+        self._insert("deliveries_of", number, code, self._now())
+
+    def add_charter(self, version: Version) -> None:
+        """Keep a charter that somebody signed."""
+        text = canonical_json(version.charter.model_dump(mode="json"))
+        self._insert("charters", version.number, version.digest, text)
+        self._revision += 1
 
     def add_ending(self, study: str) -> None:
         """Note that a study ended."""
@@ -177,6 +228,7 @@ class SiteStore:
             return False
         row = (signed.digest, signed.kind, subject, number, signed.to_bytes(), self._now())
         self._insert("documents", *row)
+        self._revision += 1
         return True
 
     def secret(self) -> bytes:
@@ -194,7 +246,8 @@ class SiteStore:
         if receipt is not None:
             seq, _, digest = receipt.ledger_head.partition(":")
             self.ledger.require_heads([(int(seq), digest)])
-            verify_chain(self.records.audit(), anchor=receipt.audit_head)
+            is_settled = int(seq) < self.ledger.adopted_seq
+            verify_chain(self.records.audit(), anchor="" if is_settled else receipt.audit_head)
 
     def _insert(self, table: str, *values: object) -> None:
         marks = ", ".join("?" * len(values))
