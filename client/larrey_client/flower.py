@@ -33,10 +33,10 @@ from google.protobuf.message import DecodeError
 
 from larrey_client.task import Task
 from larrey_protocol.canonical import DIGEST
-from larrey_protocol.errors import TransportError
+from larrey_protocol.errors import Refusal, TransportError
 from larrey_protocol.v1 import larrey_pb2 as wire
 
-__all__ = ["FLOWER_VERSION", "PRIVATE_NAMES", "Incoming", "make_give", "open_take"]
+__all__ = ["FLOWER_VERSION", "PRIVATE_NAMES", "Incoming", "make_give", "open_give", "open_take"]
 
 FLOWER_VERSION = "1.41.0"
 PRIVATE_NAMES = (
@@ -110,6 +110,39 @@ def make_give(incoming: Incoming, *, update: str, code: str, receipt: bytes) -> 
         )
         parts = [wire.FlowerObject(id=key, content=obj.deflate()) for key, obj in objects.items()]
     return wire.GiveRequest(message=request.SerializeToString(), objects=parts, receipt=receipt)
+
+
+def open_give(request: wire.GiveRequest) -> tuple[PushMessagesRequest, dict[str, object]]:
+    """Return the envelope and the record of a reply, all of what its objects hold.
+
+    Raises:
+        Refusal: ``egress-not-listed`` if they hold anything else.
+    """
+    try:
+        pushed = PushMessagesRequest.FromString(request.message)
+        (tree,), (envelope,) = pushed.message_object_trees, pushed.messages_list
+        message = _whole(tree, {part.id: part.content for part in request.objects})
+        (record,) = message.content.config_records.items()
+        inner = message_to_proto(remove_content_from_message(message)).metadata
+    except (DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Refusal("egress-not-listed", "a reply holds more than its record", "") from error
+    inner.message_id = envelope.metadata.message_id  # the one that its own bytes cannot hold
+    if inner != envelope.metadata or record[0] != _RECORD or len(message.content) != 1:
+        raise Refusal("egress-not-listed", "a reply's message is not its envelope's", "")
+    return pushed, dict(record[1])
+
+
+def _whole(tree: ObjectTree, found: dict[str, bytes]) -> Message:
+    """Return the message whose objects are exactly these, each checked against its id."""
+    if {node.object_id for node in iterate_object_tree(tree)} != set(found):
+        raise ValueError("the objects are not those of the message")
+    for key, content in found.items():
+        if not content.startswith(_TYPES) or get_object_id(content) != key:
+            raise ValueError("an object is not what its id says")
+    message = inflate_object_from_contents(tree.object_id, found)
+    if not isinstance(message, Message) or message.has_error():
+        raise TypeError("not a message")
+    return message
 
 
 def _content(tree: ObjectTree, objects: Iterable[wire.FlowerObject]) -> ConfigRecord:

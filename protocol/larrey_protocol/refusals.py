@@ -6,7 +6,7 @@ coordinator's rounds (`larrey_server.rounds`) share this list; a test holds it a
 
 from __future__ import annotations
 
-__all__ = ["STANDING_REFUSALS"]
+__all__ = ["MAY_LEAVE", "STANDING_REFUSALS"]
 
 STANDING_REFUSALS = frozenset(
     {
@@ -28,5 +28,72 @@ STANDING_REFUSALS = frozenset(
         "study-not-approved",
         "unit-differs",
         "units-below-minimum",
+    }
+)
+
+# Every code that a hospital's border lets pass; any other leaves as ``node-failed``. None tells
+# anything about rows: whatever would, and the site's own stops, is ``site-not-ready``.
+MAY_LEAVE = STANDING_REFUSALS | frozenset(
+    {
+        "answer-damaged",
+        "answer-expired",
+        "app-failed",
+        "app-not-found",
+        "app-reads-all-rows",
+        "approval-revoked",
+        "clock-set-back",
+        "data-not-ready",
+        "dataset-not-permitted",
+        "deadline-passed",
+        "document-altered",
+        "duties-not-separate",
+        "ledger-behind",
+        "model-altered",
+        "model-buffers",
+        "model-couples-patients",
+        "model-malformed",
+        "model-not-finite",
+        "model-too-large",
+        "model-wrong-size",
+        "model-wrong-tensors",
+        "node-failed",
+        "not-launched",
+        "not-offered",
+        "order-stale",
+        "permit-changed",
+        "permit-expired",
+        "permit-not-countersigned",
+        "permit-not-yet-valid",
+        "permit-revoked",
+        "permit-unknown",
+        "person-not-permitted",
+        "phase-too-early",
+        "phase-unknown",
+        "policy-unsigned",
+        "purpose-not-permitted",
+        "refused-by-site",
+        "reply-wrong-metrics",
+        "reply-wrong-tensors",
+        "request-malformed",
+        "roster-changed",
+        "round-not-increasing",
+        "round-out-of-range",
+        "site-not-on-roster",
+        "site-not-permitted",
+        "site-not-ready",
+        "small-cell",
+        "study-ended",
+        "study-halted",
+        "study-superseded",
+        "too-many-attempts",
+        "trainer-crashed",
+        "trainer-failed",
+        "trainer-stopped",
+        "trainer-timeout",
+        "update-malformed",
+        "update-not-finite",
+        "update-over-norm",
+        "update-too-large",
+        "update-wrong-tensors",
     }
 )
