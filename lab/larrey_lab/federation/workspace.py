@@ -93,21 +93,26 @@ class Workspace:
 
 
 def create_workspace(
-    folder: Path, sites: Sequence[SitePlan], *, metrics: bool = False
+    folder: Path, sites: Sequence[SitePlan], *, metrics: bool = False, host: str = ""
 ) -> Workspace:
-    """Return a new workspace in ``folder``, which must not exist yet."""
+    """Return a new workspace in ``folder``, which must not exist yet.
+
+    The coordinator listens on loopback, or on the address ``host`` of a network made for a test.
+    """
     now = dt.datetime.now(dt.UTC)
-    address, authority = f"localhost:{free_port()}", make_authority("larrey-sandbox", now=now)
+    address = f"{host or 'localhost'}:{free_port()}"
+    authority = make_authority("larrey-sandbox", now=now)
     consortium = SigningKey.generate()
     rows = [_write_site(folder, plan, address, authority, consortium, now) for plan in sites]
     _write_operator(folder / "consortium", address, authority, consortium, now)
-    server = issue_server(authority, ["localhost", "127.0.0.1"], now=now)
+    hosts = [host] if host else ["localhost", "127.0.0.1"]
+    server = issue_server(authority, hosts, now=now)
     home = _home(folder / "coordinator", authority, server)
     SigningKey.generate().save(home / "signing.ed25519")
     document = {
         "coordinator": {"state": "state"},
         "listen": {
-            "address": "127.0.0.1:" + address.partition(":")[2],
+            "address": (host or "127.0.0.1") + ":" + address.partition(":")[2],
             "metrics": f"127.0.0.1:{free_port()}" if metrics else "",
         },
         "identity": {**_identity("authority"), "signing_key": "signing.ed25519"},
