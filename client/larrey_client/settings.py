@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from larrey_client.sources_settings import FileSource, Source, place_of, rooted
+from larrey_client.witness_settings import Witness
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import FileError
 from larrey_protocol.people import Person, Role
@@ -117,6 +118,7 @@ class Policy(Record):
     allow_without_dp: tuple[SiteName, ...] = ()  # datasets on which epsilon may go unstated
     min_units: int = Field(20, ge=1)  # fewer patients than this and nothing runs
     apps: tuple[AppRule, ...] = ()
+    witness_optional: bool = False  # may the node start while its witness file cannot be asked
 
     @model_validator(mode="after")
     def _approvers(self) -> Policy:
@@ -135,6 +137,7 @@ class SiteSettings(Record):
     identity: Identity
     consortium: Consortium
     trainer: Trainer = Trainer()
+    witness: Witness = Witness()
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     policy: Policy = Policy()
     people: tuple[Person, ...] = ()  # who decides here: larrey-site person new
@@ -194,6 +197,7 @@ def load_settings(path: Path) -> SiteSettings:
             "trainer": settings.trainer.model_copy(
                 update={"readable": tuple(folder / place for place in settings.trainer.readable)}
             ),
+            "witness": settings.witness.rooted(folder),
             "datasets": tuple(
                 dataset.model_copy(
                     update={

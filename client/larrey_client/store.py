@@ -8,8 +8,6 @@ Reading is `larrey_client.records`, over this connection or over a read-only one
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from larrey_client import records
 from larrey_client.charter import Version
+from larrey_client.data.secret import site_secret
 from larrey_client.records import Answered, Decision, SiteRecords
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
@@ -233,12 +232,7 @@ class SiteStore:
 
     def secret(self) -> bytes:
         """Return the site's own salt for fingerprints of its files; it never leaves the site."""
-        path = self.folder / "salt"
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-        return path.read_bytes()
+        return site_secret(self.folder)
 
     def _require_signed_heads(self) -> None:
         """Refuse to start behind the newest receipt here; older heads hang on the same chains."""

@@ -1,0 +1,243 @@
+"""Which cohort family a dataset belongs to, on record at this site.
+
+The patients of each registered dataset lie in ``families/`` as one file of keyed hashes, named by
+its content and readable by the node only; a family's patients are those of all its datasets, ever.
+A file is on the disk before the record that names it, so that a kill leaves at most a spare file. A
+dataset that nobody registered is a family of its own name. Rules: `larrey_privacy.families`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from larrey_client.settings import Dataset
+from larrey_client.store import SiteStore
+from larrey_privacy.families import place, require_own, require_set, union
+from larrey_privacy.filter import make_filter
+from larrey_protocol.decisions import Registration
+from larrey_protocol.errors import IntegrityError, Refusal
+from larrey_protocol.people import Person, require_right
+from larrey_protocol.signed import Signed, open_signed
+
+__all__ = [
+    "family_of",
+    "is_registered",
+    "move",
+    "patients_digest",
+    "refresh",
+    "register",
+    "unit_text",
+]
+
+_FOLDER = "families"
+
+
+def family_of(store: SiteStore, dataset: str) -> str:
+    """Return the family whose budget the dataset uses: the ledger's name for it."""
+    with store.reading() as records:
+        row = records.connection.execute(
+            "SELECT family FROM families WHERE dataset = ? ORDER BY seq DESC LIMIT 1", (dataset,)
+        ).fetchone()
+    return str(row[0]) if row else dataset
+
+
+def is_registered(store: SiteStore, dataset: str) -> bool:
+    """Return whether the dataset's patients were compared with those of every other."""
+    with store.reading() as records:
+        row = records.connection.execute(
+            "SELECT 1 FROM families WHERE dataset = ?", (dataset,)
+        ).fetchone()
+    return row is not None
+
+
+def unit_text(column: str) -> str:
+    """Return the unit of a registered budget, in the words of `larrey_client.cost.unit_of`."""
+    return f"patient (a value of {column})"
+
+
+def patients_digest(patients: bytes) -> str:
+    """Return what a registration says of the patients: the digest of their sorted hashes."""
+    return "sha256:" + hashlib.sha256(patients).hexdigest()
+
+
+def register(
+    store: SiteStore,
+    dataset: Dataset,
+    patients: bytes,
+    signed: Signed,
+    people: Iterable[Person],
+    *,
+    site: str,
+) -> str:
+    """Place a dataset by its patients, fix or join a budget; return the family.
+
+    Args:
+        store: of the running node, which nobody else writes.
+        dataset: as site.toml declares it.
+        patients: sorted, distinct keyed hashes (`larrey_privacy.families`).
+        signed: the officer's Registration.
+        people: of this site, with their public keys.
+        site: this site's name.
+
+    Raises:
+        Refusal: ``families-bridged``; ``unit-differs`` where the family counts other units;
+            ``registration-differs`` where what was signed is not what is here;
+            ``already-registered``; ``person-unknown`` or ``role-not-allowed``.
+        IntegrityError: ``patients-malformed``, ``families-damaged`` or a signature's code.
+    """
+    person = require_right(people, signed.signer, "register")
+    document = open_signed(signed, Registration, signed.signer)
+    require_set(patients)
+    here = _described(dataset, patients, document, (site, person.name))
+    if document != here:
+        raise Refusal(
+            "registration-differs",
+            f"what was signed about '{document.dataset}' is not what site.toml and its rows say",
+            f"Run again: larrey-site data add {dataset.name}",
+        )
+    with store.transaction():
+        if is_registered(store, dataset.name):
+            raise Refusal("already-registered", f"'{dataset.name}' has its place in a family")
+        family = _place(store, dataset.name, patients, document.unit)
+        if store.ledger.account(family) is None:
+            budget = make_filter(document.epsilon, document.delta)
+            store.ledger.register(family, budget, unit_text(document.unit), f"{document.at:.3f}")
+        store.add_document(signed, subject=dataset.name)
+        _record(store, dataset.name, family, patients, signed.digest)
+        store.audit("dataset-registered", document.person, subject=signed.digest)
+    return family
+
+
+def refresh(store: SiteStore, dataset: str, patients: bytes) -> None:
+    """Add the patients that a registered dataset has gained; nobody leaves a family.
+
+    Raises:
+        Refusal: ``families-bridged`` where a new patient is of another family.
+        IntegrityError: ``patients-malformed`` or ``families-damaged``.
+    """
+    require_set(patients)
+    if not is_registered(store, dataset):
+        return
+    with store.transaction():
+        family, sets = family_of(store, dataset), _sets(store)
+        known = sets[dataset]
+        grown = union(known, patients)
+        if grown == known:
+            return
+        require_own(family, _by_family(store, sets), patients)
+        _record(store, dataset, family, grown, "")
+        store.audit("family-grown", "policy", subject=patients_digest(grown))
+
+
+def move(store: SiteStore, dataset: str, into: str, document: str) -> str:
+    """Record, in the caller's transaction, that a dataset is a family of its own now.
+
+    Returns the family that it leaves, whose patients are from now on those of its other datasets.
+
+    Raises:
+        Refusal: ``dataset-unregistered`` for one that was never placed.
+        IntegrityError: ``families-damaged``.
+    """
+    if not is_registered(store, dataset):
+        raise Refusal(
+            "dataset-unregistered",
+            f"'{dataset}' was never placed in a family",
+            f"Run: larrey-site data add {dataset}",
+        )
+    parent = family_of(store, dataset)
+    _record(store, dataset, into, _sets(store)[dataset], document)
+    return parent
+
+
+def _place(store: SiteStore, dataset: str, patients: bytes, unit: str) -> str:
+    """Return the family that the patients belong to."""
+    families = _by_family(store, _sets(store))
+    placed = place(families, patients)
+    family = placed.family or dataset
+    own, account = store.ledger.account(dataset), store.ledger.account(family)
+    if own is not None and family != dataset:
+        raise Refusal(
+            "families-bridged",
+            f"'{dataset}' has a budget of its own and patients of family '{family}'",
+            "Use another dataset name; what was spent under this one stays spent.",
+        )
+    if placed.is_new and dataset in families:
+        raise Refusal("already-registered", f"another family is called '{dataset}'", "Rename it.")
+    if account is not None and account.unit != unit_text(unit):
+        raise Refusal(
+            "unit-differs",
+            f"the budget of '{family}' protects one {account.unit}, not one {unit_text(unit)}",
+            "Name the same patient column in both datasets.",
+        )
+    return family
+
+
+def _described(
+    dataset: Dataset, patients: bytes, document: Registration, by: tuple[str, str]
+) -> Registration:
+    """Return the registration as it would be signed from what is here."""
+    return Registration(
+        site=by[0],
+        dataset=dataset.name,
+        unit=dataset.unit or document.unit,
+        patients=patients_digest(patients),
+        epsilon=dataset.epsilon,
+        delta=dataset.delta,
+        person=by[1],
+        at=document.at,
+    )
+
+
+def _sets(store: SiteStore) -> dict[str, bytes]:
+    """Return the patients of every registered dataset."""
+    rows = store.records.connection.execute(
+        "SELECT dataset, patients FROM families WHERE seq IN"
+        " (SELECT max(seq) FROM families GROUP BY dataset) ORDER BY seq"
+    )
+    return {str(dataset): _read(store.folder / _FOLDER, *row) for dataset, *row in rows.fetchall()}
+
+
+def _by_family(store: SiteStore, sets: dict[str, bytes]) -> dict[str, bytes]:
+    families: dict[str, bytes] = {}
+    for dataset, patients in sets.items():
+        family = family_of(store, dataset)
+        families[family] = union(families.get(family, b""), patients)
+    return families
+
+
+def _record(store: SiteStore, dataset: str, family: str, patients: bytes, document: str) -> None:
+    """Write the dataset's patients, then the row that names them, in the caller's transaction."""
+    digest = patients_digest(patients)
+    _write(store.folder / _FOLDER, digest, patients)
+    store.records.connection.execute(
+        "INSERT INTO families SELECT coalesce(max(seq), 0) + 1, ?, ?, ?, ? FROM families",
+        (dataset, family, digest, document),
+    )
+
+
+def _write(folder: Path, digest: str, patients: bytes) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{digest.removeprefix('sha256:')}.hashes"
+    new = folder / f".{secrets.token_hex(8)}.new"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(patients)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _read(folder: Path, digest: str) -> bytes:
+    path = folder / f"{digest.removeprefix('sha256:')}.hashes"
+    patients = path.read_bytes() if path.is_file() else b""
+    if patients_digest(patients) != digest:
+        raise IntegrityError(
+            "families-damaged",
+            "a dataset's patient hashes are not those that were registered",
+            "Restore the newest copy of the site's state; families cannot be compared without it.",
+        )
+    return patients

@@ -1,0 +1,97 @@
+"""Anchors kept here: of other sites, for whom this site is a witness, and of this site itself.
+
+One row a signer, the newest: the table never grows beyond the sites that are known. What is kept is
+given back when asked; nothing else follows from another site's anchor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from larrey_client.anchors import MAX_ANCHOR, Anchored, open_anchor
+from larrey_client.store import SiteStore
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.roster import Seat
+from larrey_protocol.signed import Signed
+
+__all__ = ["keep_own", "keep_witnessed", "kept_own", "witnessed"]
+
+logger = logging.getLogger(__name__)
+
+_TABLE = """CREATE TABLE IF NOT EXISTS witnessed (
+    holder TEXT PRIMARY KEY, signed BLOB NOT NULL
+) STRICT"""
+
+
+def keep_witnessed(store: SiteStore, seats: Iterable[Seat], anchors: Iterable[bytes]) -> int:
+    """Keep other sites' anchors that are newer than those kept; return how many.
+
+    Args:
+        store: of this site.
+        seats: the sites that count, as the consortium's roster names them.
+        anchors: signed, from anywhere; what no seat signed is passed over.
+    """
+    known = {seat.key: seat.name for seat in seats}
+    kept = 0
+    for data in anchors:
+        anchored = _of_a_seat(bytes(data), known)
+        if anchored is not None:
+            kept += _keep(store, anchored.signed.signer, anchored)
+    return kept
+
+
+def witnessed(store: SiteStore, seats: Iterable[Seat]) -> list[bytes]:
+    """Return the newest anchor of each of these sites, in their travelling form."""
+    found = [_kept(store, seat.key) for seat in seats]
+    return [data for data in found if data is not None]
+
+
+def keep_own(store: SiteStore, anchored: Anchored, *, where: str = "") -> None:
+    """Keep this site's own anchor if it is the newest; ``where`` names what else holds it."""
+    _keep(store, f"{where} {anchored.signed.signer}".strip(), anchored)
+
+
+def kept_own(store: SiteStore, key: str, *, where: str = "") -> list[Anchored]:
+    """Return this site's own newest kept anchor, or none.
+
+    Raises:
+        IntegrityError: ``bad-signature`` or ``malformed-document``: somebody changed it.
+    """
+    data = _kept(store, f"{where} {key}".strip())
+    return [open_anchor(data, key)] if data else []
+
+
+def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
+    """Return the anchor if one of the seats signed it for itself, else None."""
+    if len(data) > MAX_ANCHOR:
+        return None
+    try:
+        signer = Signed.from_bytes(data).signer
+        anchored = open_anchor(data, signer)
+    except IntegrityError as error:
+        logger.debug("an anchor was passed over code=%s", error.code)
+        return None
+    return anchored if known.get(signer) == anchored.anchor.site else None
+
+
+def _keep(store: SiteStore, holder: str, anchored: Anchored) -> bool:
+    data = _kept(store, holder)
+    if data is not None and open_anchor(data, anchored.signed.signer).rank >= anchored.rank:
+        return False
+    with store.transaction():
+        store.records.connection.execute(
+            "INSERT INTO witnessed VALUES (?1, ?2)"
+            " ON CONFLICT (holder) DO UPDATE SET signed = excluded.signed",
+            (holder, anchored.signed.to_bytes()),
+        )
+    return True
+
+
+def _kept(store: SiteStore, holder: str) -> bytes | None:
+    with store.reading() as records:
+        records.connection.execute(_TABLE)
+        row = records.connection.execute(
+            "SELECT signed FROM witnessed WHERE holder = ?", (holder,)
+        ).fetchone()
+    return bytes(row[0]) if row else None
