@@ -1,0 +1,192 @@
+"""Every signed document that counts at this site, opened and verified as one value.
+
+Nothing read from the database is believed because it was once put there: each signature is checked
+again, and each document that the audit trail says was kept must still be there. One changed byte,
+or one row gone, and there is no dossier but a sentence that says so; the gate refuses everything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from larrey_client.approvals import GivenApproval
+from larrey_client.charter import Charter, Version, history, people_ever, who_must_sign
+from larrey_client.consortium import (
+    Permits,
+    is_entitled,
+    permit_chains,
+    trusted_keys,
+    trusted_rosters,
+)
+from larrey_client.records import SiteRecords
+from larrey_client.store import SiteStore
+from larrey_protocol.decisions import Approval
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.people import Person, Role
+from larrey_protocol.permit import Countersignature, Permit
+from larrey_protocol.roster import EMPTY, Roster
+from larrey_protocol.signed import Proposal, Signed, open_signed
+from larrey_protocol.study import Study
+
+__all__ = ["Dossier", "Dossiers", "open_proposal", "read_dossier"]
+
+# Kinds of documents, and the act under which the audit trail names each of them.
+_KEPT = {
+    "roster": "roster-received",
+    "keychange": "key-changed",
+    "permit": "permit-received",
+    "countersignature": "permit-countersigned",
+    "approval": "approval-signed",
+    "policysignature": "policy-signed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """What is signed here.
+
+    Attributes:
+        keys: of the consortium, the pinned one first, the present one last.
+        rosters: by version, the empty one first.
+        permits: by reference, every version with the digest of its signed form, oldest first.
+        countersigned: digests of the permits that this site's officer signed.
+        approvals: by study, in the order in which they were kept.
+        versions: every charter that somebody signed.
+        past: those of them that took effect; the last one is in effect.
+        signatures: under charters.
+        altered: why there is nothing else in here; empty where everything verified.
+    """
+
+    keys: tuple[str, ...]
+    rosters: tuple[Roster, ...] = (EMPTY,)
+    permits: Permits = field(default_factory=lambda: MappingProxyType({}))
+    countersigned: frozenset[str] = frozenset()
+    approvals: Mapping[str, tuple[GivenApproval, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    versions: tuple[Version, ...] = ()
+    past: tuple[Version, ...] = ()
+    signatures: tuple[Signed, ...] = ()
+    altered: str = ""
+
+    @property
+    def roster(self) -> Roster:
+        """Return the newest roster."""
+        return self.rosters[-1]
+
+    @property
+    def charter(self) -> Charter | None:
+        """Return the charter in effect."""
+        return self.past[-1].charter if self.past else None
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Return the persons whose signature counts now."""
+        return self.charter.people if self.charter else ()
+
+    @property
+    def approvers(self) -> tuple[Role, ...]:
+        """Return the roles that must sign an approval."""
+        return self.charter.policy.approvals if self.charter else ("dpo",)
+
+    def permit(self, reference: str) -> tuple[str, Permit | None]:
+        """Return digest and newest version of a permit, nothing where it is unknown."""
+        versions = self.permits.get(reference, ())
+        return versions[-1] if versions else ("", None)
+
+    def is_charter(self, charter: Charter) -> bool:
+        """Return whether this very charter is in effect."""
+        return bool(self.past) and self.past[-1].digest == charter.digest
+
+    def unsigned(self, charter: Charter) -> tuple[Role, ...]:
+        """Return whose signature a charter lacks."""
+        return who_must_sign(self.versions, self.signatures, charter)
+
+
+def read_dossier(records: SiteRecords, pinned: str) -> Dossier:
+    """Return the verified documents of a site, or a dossier that says what was altered."""
+    try:
+        return _read(records, pinned)
+    except (IntegrityError, sqlite3.Error) as error:
+        return Dossier(keys=(pinned,), altered=str(error))
+
+
+def open_proposal(signed: Signed, study: str, dossier: Dossier) -> Study:
+    """Return the study of a kept proposal, verified again.
+
+    Raises:
+        IntegrityError: ``document-altered``, ``bad-signature`` or ``wrong-signer``.
+    """
+    found = open_signed(signed, Proposal, signed.signer).study
+    if found.digest != study:
+        raise IntegrityError(
+            "document-altered", "a kept proposal is not of the study it stands for"
+        )
+    if not is_entitled(signed.signer, "propose", dossier.keys, dossier.rosters):
+        raise IntegrityError("wrong-signer", "a kept proposal is signed by an unexpected key")
+    return found
+
+
+class Dossiers:
+    """The dossier of a running node, read again when anything may have changed."""
+
+    def __init__(self, store: SiteStore, pinned: str) -> None:
+        self._store, self._pinned = store, pinned
+        self._read: tuple[tuple[int, int], Dossier] | None = None
+
+    def now(self) -> Dossier:
+        """Return the dossier as the database has it now."""
+        with self._store.reading() as records:
+            revision = self._store.revision
+            if self._read is None or self._read[0] != revision:
+                self._read = revision, read_dossier(records, self._pinned)
+            return self._read[1]
+
+
+def _read(records: SiteRecords, pinned: str) -> Dossier:
+    kept = {kind: tuple(records.documents(kind)) for kind in _KEPT}
+    _require_all(records, kept)
+    versions, signatures = tuple(records.charters()), kept["policysignature"]
+    past = history(versions, signatures)
+    people = people_ever(past)
+    keys = trusted_keys(pinned, kept["keychange"])
+    rosters = trusted_rosters(keys, kept["roster"])
+    return Dossier(
+        keys=keys,
+        rosters=rosters,
+        permits=MappingProxyType(dict(permit_chains(keys, rosters, kept["permit"]))),
+        countersigned=_countersigned(kept["countersignature"], people),
+        approvals=MappingProxyType(_approvals(kept["approval"], people)),
+        versions=versions,
+        past=past,
+        signatures=signatures,
+    )
+
+
+def _require_all(records: SiteRecords, kept: Mapping[str, Iterable[Signed]]) -> None:
+    found = {signed.digest for documents in kept.values() for signed in documents}
+    gone = records.audited(*_KEPT.values()) - found
+    if gone:
+        raise IntegrityError(
+            "document-altered", f"{len(gone)} of the documents that were kept are gone or changed"
+        )
+
+
+def _countersigned(kept: Iterable[Signed], people: Mapping[str, Person]) -> frozenset[str]:
+    words = [(open_signed(s, Countersignature, s.signer), people.get(s.signer)) for s in kept]
+    return frozenset(word.permit for word, person in words if person and person.role == "dpo")
+
+
+def _approvals(
+    kept: Iterable[Signed], people: Mapping[str, Person]
+) -> dict[str, tuple[GivenApproval, ...]]:
+    found: dict[str, tuple[GivenApproval, ...]] = {}
+    for signed in kept:
+        word, person = open_signed(signed, Approval, signed.signer), people.get(signed.signer)
+        if person is not None:
+            given = GivenApproval(word, signed.signer, person.role)
+            found[word.study] = (*found.get(word.study, ()), given)
+    return found
