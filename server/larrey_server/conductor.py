@@ -24,6 +24,7 @@ from larrey_server.round_values import (
     Launched,
     Resumed,
     SiteDown,
+    SiteStopped,
     SiteUp,
     TaskKey,
     Ticked,
@@ -99,6 +100,10 @@ class Conductor:
     def site_down(self, site: str) -> None:
         """Say that a site's connection ended; saying it again changes nothing."""
         self._inbox.put(SiteDown(self._clock(), site))
+
+    def site_stopped(self, site: str, code: str, number: int = 0) -> None:
+        """Say that a site is out for good: it revoked, or order ``number`` withdrew it."""
+        self._inbox.put(SiteStopped(self._clock(), site, code, number))
 
     def tick(self) -> None:
         """Look at the clock now; needed only where the clock is not real time."""

@@ -19,6 +19,7 @@ from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.coordinator import Coordinator
 from larrey_server.exchange_service import chunks
 from larrey_server.gatekeeper import Gatekeeper
+from larrey_server.members_command import answer_members
 
 __all__ = ["MAX_WATCHES", "ControlService"]
 
@@ -83,6 +84,38 @@ class ControlService(stubs.ControlServicer):
             path = self._coordinator.checkpoint(row, request.round)
         yield from chunks(os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0)
 
+    def PutPermit(
+        self, request: wire.DocumentRequest, context: grpc.ServicerContext
+    ) -> wire.ProposeReply:
+        """Store a version of a permit."""
+        operator = self._gatekeeper.caller(context).name
+        with _explained(context):
+            signed = Signed.from_bytes(request.document)
+            self._coordinator.take_permit(signed, operator)
+            return wire.ProposeReply(digest=signed.digest)
+
+    def Permits(
+        self, request: wire.DocumentQuery, context: grpc.ServicerContext
+    ) -> wire.DocumentsReply:
+        """Return all versions of a permit, of all permits without a name, oldest first."""
+        return wire.DocumentsReply(documents=self._coordinator.book.law.permits(request.name))
+
+    def PutRoster(
+        self, request: wire.DocumentRequest, context: grpc.ServicerContext
+    ) -> wire.ProposeReply:
+        """Store a roster or a change of the consortium's key."""
+        operator = self._gatekeeper.caller(context).name
+        with _explained(context):
+            signed = Signed.from_bytes(request.document)
+            self._coordinator.take_roster(signed, operator)
+            return wire.ProposeReply(digest=signed.digest)
+
+    def Rosters(
+        self, request: wire.DocumentQuery, context: grpc.ServicerContext
+    ) -> wire.DocumentsReply:
+        """Return all rosters and key changes, oldest first."""
+        return wire.DocumentsReply(documents=self._coordinator.book.law.rosters())
+
     def Certificate(
         self, request: wire.StudyRequest, context: grpc.ServicerContext
     ) -> wire.CertificateReply:
@@ -97,6 +130,15 @@ class ControlService(stubs.ControlServicer):
                     f"Wait for its end: larrey study watch {row.name}",
                 )
             return wire.CertificateReply(certificate=certificate)
+
+    def Members(
+        self, request: wire.MembersRequest, context: grpc.ServicerContext
+    ) -> wire.StatusReply:
+        """Invite, admit, list, show or revoke sites."""
+        operator = self._gatekeeper.caller(context).name
+        with _explained(context):
+            answer = answer_members(self._coordinator.membership, request.json, operator)
+            return wire.StatusReply(json=_json(answer))
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from typing import Any
 from larrey_protocol.canonical import short
 from larrey_protocol.errors import Refusal
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.signed import Signed
+from larrey_protocol.permit import Permit
+from larrey_protocol.signed import Answer, Signed
 from larrey_protocol.study import Study
 from larrey_server.aggregator import Aggregator
 from larrey_server.checkpoints import Checkpoints
@@ -28,9 +29,11 @@ from larrey_server.flower.courier import Dispatch, Errand, StudyCourier
 from larrey_server.flower.engine import Engine
 from larrey_server.flower.post import Post
 from larrey_server.journal import Journal, StudyRow
+from larrey_server.lawbook import LawBook
+from larrey_server.membership import Authority, Membership
 from larrey_server.metrics import Metrics
 from larrey_server.presence import Presence
-from larrey_server.registry import Registry
+from larrey_server.registry import Registry, public_key
 from larrey_server.round_values import plan_of, restore
 from larrey_server.rounds import begin
 from larrey_server.settings import CoordinatorSettings
@@ -57,9 +60,13 @@ class Coordinator:
         self.registry = registry
         self.metrics = metrics
         self.spool = Spool.open(self.state / "spool")
-        self.book = StudyBook(self.journal, registry, settings.consortium.key)
+        law = LawBook(self.journal, settings.consortium.key, time.time)
+        self.book = StudyBook(self.journal, registry, law)
         self.feed = Feed()
-        self.engine = Engine({name: m.transport_key for name, m in registry.sites.items()})
+        self.membership = self._memberships(settings)
+        self.engine = Engine(
+            {name: public_key(m.transport_key) for name, m in registry.sites.items()}
+        )
         self.post = Post(self.engine)
         self.dispatch = Dispatch(
             self.engine, bare_reply=self._bare_reply, abandoned=self.spool.drop
@@ -72,6 +79,28 @@ class Coordinator:
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look_for_silence, name="presence", daemon=True)
         self._watch.start()
+
+    def _memberships(self, settings: CoordinatorSettings) -> Membership:
+        identity = settings.identity
+        membership = Membership(
+            self.journal,
+            self.registry,
+            Authority(identity.authority, identity.authority_key),
+            max_sites=settings.coordinator.max_sites,
+        )
+        membership.joined = self._admitted
+        membership.listen(self._dismissed)
+        return membership
+
+    def _admitted(self, site: str) -> None:
+        """Make room for a site that became a member."""
+        self.engine.add_site(site, public_key(self.registry.sites[site].transport_key))
+        self.book.changed([site])
+
+    def _dismissed(self, site: str) -> None:
+        """Address a site no more whose membership ended."""
+        self.lost(site)
+        self.engine.bell(site).ring()
 
     def resume(self) -> None:
         """Go on with the studies that were running when the coordinator last stopped."""
@@ -87,18 +116,49 @@ class Coordinator:
                 logger.info("study resumed study=%s", short(row.digest))
 
     def propose(self, signed: Signed, operator: str) -> Study:
-        """Store a consortium's proposal; see `StudyBook.propose`."""
+        """Store a proposal; see `StudyBook.propose`."""
         study = self.book.propose(signed, operator)
         self._count_study(study)
         self._wake(study.file.site_names)
         logger.info("study proposed study=%s operator=%s", short(study.digest), operator)
         return study
 
-    def launch(self, text: str, operator: str) -> Facts:
-        """Start a study with the sites that approved it.
+    def take_permit(self, signed: Signed, operator: str) -> Permit:
+        """Store a version of a permit and tell its sites; studies that it ends are halted.
 
         Raises:
-            Refusal: ``already-launched`` or ``not-enough-approvals``.
+            IntegrityError, Refusal: as `LawBook.take_permit`.
+        """
+        permit = self.book.law.take_permit(signed, operator)
+        studies = self.book.under(permit.reference)
+        sites = {site for row in studies for site in self.book.study(row.digest).file.site_names}
+        self.book.changed(sites)
+        self._wake(tuple(sites))
+        self._halt_lapsed()
+        return permit
+
+    def take_roster(self, signed: Signed, operator: str) -> None:
+        """Store a roster or a change of the consortium's key and tell all sites.
+
+        Raises:
+            IntegrityError, Refusal: as `LawBook.take_roster`.
+        """
+        if self.book.law.take_roster(signed, operator):
+            sites = tuple(self.registry.sites)
+            self.book.changed(sites)
+            self._wake(sites)
+
+    def launch(self, text: str, operator: str, launcher: str = "") -> Facts:
+        """Start a study with the sites that approved it.
+
+        Args:
+            text: digest, its first twelve digits, or name.
+            operator: on record as who launched.
+            launcher: public key under the order; the consortium's own where it is empty.
+
+        Raises:
+            Refusal: ``already-launched``, ``not-enough-approvals``, or as
+                `StudyBook.require_launchable`.
         """
         with self._lock:
             row = self.book.find(text)
@@ -108,6 +168,7 @@ class Coordinator:
                     f"study {row.name} was launched before",
                     f"Watch it: larrey study watch {short(row.digest)}",
                 )
+            self.book.require_launchable(row, launcher or self.book.consortium)
             approved = self._approved(row)
             self.book.note(operator, "study-launched", row.digest)
             conductor = self._begin(self.book.study(row.digest))
@@ -129,6 +190,8 @@ class Coordinator:
             "approved": list(answers.approved),
             "refused": answers.refused,
             "silent": list(answers.silent),
+            "outdated": list(answers.outdated),
+            **self._law_of(study),
         }
         return facts
 
@@ -156,9 +219,12 @@ class Coordinator:
         if conductor is not None:
             conductor.reply(errand.site, errand.task.key, update=update, receipt=receipt, code=code)
 
-    def woken_by_answer(self, site: str, digest: str) -> None:
-        """Tell whoever watches a study that a site decided about it."""
-        self.feed.publish(digest, self.status(self.book.find(digest)))
+    def decided(self, site: str, answer: Answer) -> None:
+        """Act on a site's decision, which is on record, and tell whoever watches the study."""
+        conductor = self._conductor(answer.study)
+        if answer.decision == "revoked" and conductor is not None:
+            conductor.site_stopped(site, "approval-revoked")
+        self.feed.publish(answer.study, self.status(self.book.find(answer.study)))
         self.engine.bell(site).ring()
 
     def checkpoint(self, row: StudyRow, number: int) -> Path:
@@ -205,6 +271,29 @@ class Coordinator:
         spent = {row.cell.site: row.cell.epsilon for row in rows}  # the last one of each site
         facts = describe(study, state, at=time.monotonic(), checking=(), epsilon=spent)
         return facts if kept else {**facts, "state": "proposed"}
+
+    def _law_of(self, study: Study) -> Facts:
+        """Return under which permit a study stands, and how that stands today."""
+        reference = study.file.study.permit
+        newest = self.book.law.newest(reference)
+        return {
+            "permit": reference,
+            "permit_version": newest[1].permit.version if newest else 0,
+            "permit_state": self.book.law.state(reference),
+            "version": study.file.study.version,
+            "parent": study.file.study.parent,
+        }
+
+    def halt(self, digest: str, code: str) -> None:
+        """Halt a running study because a rule says so, not a person; see `_halt_lapsed`."""
+        logger.warning("study halted study=%s code=%s", short(digest), code)
+
+    def _halt_lapsed(self) -> None:
+        """Halt the running studies whose permit is not in force any more."""
+        for digest in tuple(self._running):
+            reason = self.book.lapsed(digest)
+            if reason is not None:
+                self.halt(digest, reason[0])
 
     def _begin(self, study: Study) -> Conductor:
         courier = self.dispatch.courier(study)
@@ -258,6 +347,8 @@ class Coordinator:
                 f"; {site} refused ({code})" for site, code in answers.refused.items()
             )
             silent = f"; no answer from {', '.join(answers.silent)}" if answers.silent else ""
+            if answers.outdated:
+                silent += f"; outdated approval of {', '.join(answers.outdated)}"
             raise Refusal(
                 "not-enough-approvals",
                 f"{len(answers.approved)} sites approved, the quorum is {quorum}{refused}{silent}",
@@ -291,6 +382,7 @@ class Coordinator:
 
     def _look_for_silence(self) -> None:
         while not self._stopped.wait(_TICK_S):
+            self._halt_lapsed()
             with self._comings:
                 for site in self._presence.silent():
                     self._gone(site)

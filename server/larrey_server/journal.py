@@ -22,6 +22,7 @@ from typing import Any
 
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.errors import Refusal
+from larrey_server.members import MemberRow
 from larrey_server.round_values import Cell
 
 __all__ = [
@@ -52,12 +53,17 @@ CREATE TABLE IF NOT EXISTS documents (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, number INTEGER NOT NULL,
     digest TEXT NOT NULL UNIQUE, document BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS documents_of_kind ON documents (kind, subject, seq);
+CREATE TABLE IF NOT EXISTS members (
+    seq INTEGER PRIMARY KEY, site TEXT NOT NULL, state TEXT NOT NULL, at REAL NOT NULL,
+    transport_key BLOB NOT NULL, signing_key TEXT NOT NULL, invitation TEXT NOT NULL,
+    expires_at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS audit (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
     study TEXT NOT NULL, round INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL,
     previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
 """
-_APPEND_ONLY = ("transitions", "contributions", "audit", "documents")
+_APPEND_ONLY = ("transitions", "contributions", "audit", "documents", "members")
+_MEMBER_COLUMNS = ", ".join(field.name for field in fields(MemberRow))
 _AUDIT_COLUMNS = ", ".join(field.name for field in fields(AuditRecord))
 
 
@@ -91,6 +97,7 @@ class DocumentRow:
     number: int  # its version or number among those of its kind and subject
     digest: str  # of what was signed
     document: bytes  # Signed, travelling form
+    seq: int = 0  # among all documents kept; given by the journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,18 @@ class Journal:
         with self._transaction():
             return self._chain(record)
 
+    def add_member(self, row: MemberRow, record: AuditRecord) -> None:
+        """Add one step of a site's membership."""
+        with self._transaction() as db:
+            sql = f"INSERT INTO members ({_MEMBER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own columns
+            db.execute(sql, tuple(asdict(row).values()))
+            self._chain(record)
+
+    def members(self) -> tuple[MemberRow, ...]:
+        """Return every step of every membership, oldest first."""
+        sql = f"SELECT {_MEMBER_COLUMNS} FROM members ORDER BY seq"  # noqa: S608 - our own columns
+        return tuple(MemberRow(*row) for row in self._rows(sql))
+
     def studies(self) -> tuple[StudyRow, ...]:
         """Return all studies, oldest first."""
         sql = "SELECT digest, name, proposal, state, proposed_at FROM studies ORDER BY rowid"
@@ -225,8 +244,8 @@ class Journal:
         return tuple(AnswerRow(*row) for row in self._rows(sql, study))
 
     def documents(self, kind: str, subject: str | None = None) -> tuple[DocumentRow, ...]:
-        """Return the kept documents of a kind, oldest first; about one subject where it is given."""
-        sql = "SELECT kind, subject, number, digest, document FROM documents WHERE kind = ?"
+        """Return the kept documents of a kind, oldest first; of one subject where it is given."""
+        sql = "SELECT kind, subject, number, digest, document, seq FROM documents WHERE kind = ?"
         if subject is None:
             return tuple(DocumentRow(*row) for row in self._rows(f"{sql} ORDER BY seq", kind))
         rows = self._rows(f"{sql} AND subject = ? ORDER BY seq", kind, subject)

@@ -7,12 +7,13 @@ changed: the newest roster and the newest version of a permit count.
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Callable
 
 from larrey_protocol.audit import AuditRecord
 from larrey_protocol.errors import IntegrityError, Refusal
-from larrey_protocol.permit import Permit, succeeds
+from larrey_protocol.permit import Permit, permit_state, succeeds
 from larrey_protocol.roster import EMPTY, KeyChange, Roster, open_under
 from larrey_protocol.signed import Signed, open_signed
 from larrey_server.journal import DocumentRow, Journal
@@ -70,14 +71,23 @@ class LawBook:
         versions = self.versions(reference)
         return versions[-1] if versions else None
 
+    def state(self, reference: str) -> str:
+        """Return how a permit stands today (UTC), UNKNOWN where it is not known."""
+        newest = self.newest(reference)
+        return permit_state(newest[1], self.today()) if newest else "UNKNOWN"
+
+    def today(self) -> dt.date:
+        """Return the present day in UTC."""
+        return dt.datetime.fromtimestamp(self._clock(), dt.UTC).date()
+
     def permits(self, reference: str = "") -> list[bytes]:
         """Return the signed permits, of one reference where it is given, oldest first."""
         return [row.document for row in self._journal.documents("permit", reference or None)]
 
     def rosters(self) -> list[bytes]:
-        """Return the signed key changes and rosters, in an order in which each verifies."""
-        kinds = ("keychange", "roster")
-        return [row.document for kind in kinds for row in self._journal.documents(kind)]
+        """Return the signed key changes and rosters, oldest first: each verifies in turn."""
+        rows = [*self._journal.documents("keychange"), *self._journal.documents("roster")]
+        return [row.document for row in sorted(rows, key=lambda row: row.seq)]
 
     def take_roster(self, signed: Signed, actor: str) -> bool:
         """Keep a roster or a key change; False if it was kept before.

@@ -1,25 +1,39 @@
 """The coordinator's book of studies: what was proposed, who answered what.
 
-Everything here is signed by somebody else: proposals by the consortium, answers by sites. Nothing
-is believed before its signature verifies, and nothing runs that a site did not approve by digest.
+Everything here is signed by somebody else: proposals by the consortium or a lead of its roster,
+answers by sites. Nothing is believed before its signature verifies, nothing is passed on that its
+permit does not cover, and nothing runs that a site did not approve by digest of study, permit and
+seats. Whether that is so is asked of the newest permit and roster each time.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from larrey_protocol.amendments import require_child
 from larrey_protocol.audit import AuditRecord
 from larrey_protocol.canonical import short
 from larrey_protocol.errors import IntegrityError, Refusal
+from larrey_protocol.lawful import Reason, not_in_force, unlawful
+from larrey_protocol.roster import Roster, open_under
 from larrey_protocol.signed import Answer, Proposal, Signed, open_signed
 from larrey_protocol.study import Study
 from larrey_server.claims import check_claims, check_sites
 from larrey_server.journal import AnswerRow, Journal, StudyRow
+from larrey_server.lawbook import LawBook
 from larrey_server.registry import Registry
 
 __all__ = ["Answers", "StudyBook"]
+
+_NEXT = {
+    "permit-unknown": "Sign and send it: larrey permit sign permit.toml",
+    "site-not-on-roster": "Sign a roster with the site: larrey roster sign roster.toml",
+}
+_AMEND = "Amend the permit, or correct the study: larrey permit history REFERENCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +43,82 @@ class Answers:
     approved: tuple[str, ...]
     refused: dict[str, str]  # site -> code
     silent: tuple[str, ...]
+    outdated: tuple[str, ...] = ()  # approved another version of the permit, or other seats
 
 
 class StudyBook:
     """Proposals and answers over the journal; thread-safe."""
 
-    def __init__(self, journal: Journal, registry: Registry, consortium: str) -> None:
+    def __init__(self, journal: Journal, registry: Registry, law: LawBook) -> None:
+        self.law = law
         self._journal = journal
         self._registry = registry
-        self._consortium = consortium
         self._lock = threading.Lock()
         self._studies: dict[str, Study] = {}
         # A number no earlier process of this coordinator used, so that sites notice a restart.
         first = time.time_ns() // 1_000_000
-        self._revisions = dict.fromkeys(registry.sites, first)
+        self._revisions: defaultdict[str, int] = defaultdict(lambda: first)
+
+    @property
+    def consortium(self) -> str:
+        """Return the consortium's present public key."""
+        return self.law.consortium
+
+    def roster(self) -> Roster:
+        """Return the newest roster, an empty one before the first."""
+        return self.law.roster()
 
     def propose(self, signed: Signed, actor: str) -> Study:
         """Store a proposal and return its study; proposing twice changes nothing.
 
         Raises:
-            IntegrityError: it is not signed by the consortium.
-            Refusal: ``epsilon-impossible`` or ``unknown-site``.
+            IntegrityError: neither the consortium nor a person of its roster signed it.
+            Refusal: ``role-not-allowed``, a code of `larrey_protocol.lawful`, ``unknown-site``,
+                ``epsilon-impossible``, ``parent-unknown`` or ``not-an-amendment``.
             UsageError: its strategy is unknown.
         """
-        study = open_signed(signed, Proposal, self._consortium).study
+        study = open_under(
+            signed, Proposal, "propose", consortium=self.consortium, roster=self.roster()
+        ).study
+        self._require_lawful(study, signed.signer)
         check_sites(study, self._registry.sites)
         check_claims(study)
+        if study.file.study.parent:
+            require_child(self._parent(study), study)
         row = StudyRow(study.digest, study.name, signed.to_bytes(), "proposed", time.time())
         if self._journal.propose(row, actor):
             self.changed(study.file.site_names)
         return study
+
+    def require_launchable(self, row: StudyRow, launcher: str) -> None:
+        """Return if a person, by public key, may start this study now.
+
+        Raises:
+            Refusal: a code of `larrey_protocol.lawful`, or ``parent-running``.
+        """
+        study = self.study(row.digest)
+        self._require_lawful(study, launcher)
+        parent = study.file.study.parent
+        if parent and self.find(parent).state == "open":
+            raise Refusal(
+                "parent-running",
+                f"study {row.name} amends {short(parent)}, which still runs",
+                f"Wait for its end, or close it: larrey study close {short(parent)}",
+            )
+
+    def lapsed(self, digest: str) -> Reason | None:
+        """Return why a study's permit is not in force any more, None while it is."""
+        newest = self.law.newest(self.study(digest).file.study.permit)
+        return not_in_force(newest[1], self.law.today()) if newest else None
 
     def answer(self, site: str, signed: Signed) -> Answer:
         """Store a site's decision; the same one again changes nothing.
 
         Raises:
             IntegrityError: it is not signed by this site.
-            Refusal: ``unknown-study``, ``not-invited`` or ``study-ended``.
+            Refusal: ``unknown-study``, ``not-invited``, ``study-ended``, or ``approval-outdated``
+                for an approval under another permit version or other seats, which is stored all
+                the same but does not count.
         """
         answer = open_signed(signed, Answer, self._registry.sites[site].signing_key)
         if answer.site != site:
@@ -79,6 +132,12 @@ class StudyBook:
         if kept not in self._journal.answers(row.digest):  # a repetition is not put on record
             self._journal.answer(row.digest, kept, time.time())
             self.changed([site])
+        if answer.decision == "approved" and not self._is_current(answer):
+            raise Refusal(
+                "approval-outdated",
+                f"{site} approved {short(row.digest)} under another permit version or other seats",
+                "The site reads the newest and approves anew.",
+            )
         return answer
 
     def rows(self) -> tuple[StudyRow, ...]:
@@ -107,40 +166,85 @@ class StudyBook:
         with self._lock:
             if digest not in self._studies:
                 signed = Signed.from_bytes(self.find(digest).proposal)
-                self._studies[digest] = open_signed(signed, Proposal, self._consortium).study
+                # The signer's right was checked when it was proposed.
+                self._studies[digest] = open_signed(signed, Proposal, signed.signer).study
             return self._studies[digest]
 
     def answers(self, digest: str) -> Answers:
-        """Return who decided what."""
+        """Return who decided what, as it counts under the newest permit and roster."""
         given = {row.site: row for row in self._journal.answers(digest)}
         sites = self.study(digest).file.site_names
+        yes = {s for s in sites if s in given and given[s].decision == "approved"}
+        current = {s for s in yes if self._is_current(_opened(given[s]))}
         return Answers(
-            approved=tuple(s for s in sites if s in given and given[s].decision == "approved"),
-            refused={
-                s: given[s].code for s in sites if s in given and given[s].decision != "approved"
-            },
+            approved=tuple(s for s in sites if s in current),
+            refused={s: _code(given[s]) for s in sites if s in given and s not in yes},
             silent=tuple(s for s in sites if s not in given),
+            outdated=tuple(s for s in sites if s in yes - current),
         )
 
-    def for_site(self, site: str) -> tuple[list[bytes], list[str]]:
-        """Return the proposals that invite a site, and the digests of those that have ended."""
+    def invited(self, site: str) -> tuple[list[StudyRow], list[StudyRow]]:
+        """Return the studies that invite a site: those that may still run, and those that ended."""
         rows = [r for r in self.rows() if site in self.study(r.digest).file.site_names]
-        running = [row.proposal for row in rows if row.state != "ended"]
-        return running, [row.digest for row in rows if row.state == "ended"]
+        ended = [row for row in rows if row.state == "ended"]
+        return [row for row in rows if row.state != "ended"], ended
+
+    def under(self, reference: str) -> list[StudyRow]:
+        """Return the studies under a permit."""
+        return [r for r in self.rows() if self.study(r.digest).file.study.permit == reference]
 
     def revision(self, site: str) -> int:
         """Return a number that changes whenever the site should list its studies again."""
-        return self._revisions[site]
+        with self._lock:
+            return self._revisions[site]
 
-    def changed(self, sites: tuple[str, ...] | list[str]) -> None:
+    def changed(self, sites: Iterable[str]) -> None:
         """Make these sites list their studies again."""
         with self._lock:
             for site in sites:
-                if site in self._revisions:
-                    self._revisions[site] += 1
+                self._revisions[site] += 1
 
     def note(self, actor: str, action: str, study: str) -> None:
         """Put one act of a person on record."""
         self._journal.note(
             AuditRecord(seq=0, at=time.time(), actor=actor, action=action, study=study)
         )
+
+    def _require_lawful(self, study: Study, signer: str) -> None:
+        newest = self.law.newest(study.file.study.permit)
+        reason = unlawful(
+            study,
+            newest[1] if newest else None,
+            day=self.law.today(),
+            roster=self.roster(),
+            signer=signer,
+            consortium=self.consortium,
+        )
+        if reason is not None:
+            code, sentence = reason
+            raise Refusal(code, sentence, _NEXT.get(code, _AMEND))
+
+    def _parent(self, study: Study) -> Study:
+        parent = study.file.study.parent
+        if all(row.digest != parent for row in self.rows()):
+            raise Refusal(
+                "parent-unknown",
+                f"study {study.name} amends {short(parent)}, which was not proposed here",
+                "Use: larrey study amend study.toml",
+            )
+        return self.study(parent)
+
+    def _is_current(self, answer: Answer) -> bool:
+        """Return whether an approval is of the newest permit and of the seats of the roster."""
+        file = self.study(answer.study).file
+        newest = self.law.newest(file.study.permit)
+        seats = self.roster().seats_digest(file.site_names)
+        return newest is not None and (answer.permit, answer.seats) == (newest[0], seats)
+
+
+def _opened(row: AnswerRow) -> Answer:
+    return Answer.model_validate_json(Signed.from_bytes(row.answer).document)
+
+
+def _code(row: AnswerRow) -> str:
+    return "approval-revoked" if row.decision == "revoked" else row.code

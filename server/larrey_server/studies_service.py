@@ -11,8 +11,26 @@ from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.coordinator import Coordinator
 from larrey_server.gatekeeper import Gatekeeper
+from larrey_server.studies import StudyBook
 
-__all__ = ["StudiesService"]
+__all__ = ["StudiesService", "listing"]
+
+
+def listing(book: StudyBook, site: str) -> wire.ListStudiesReply:
+    """Return all that a site is told: what invites it, and the law under which it stands.
+
+    Everything in it is signed by the consortium's side; the site checks it again.
+    """
+    revision = book.revision(site)  # before the list: too old, never too new
+    running, ended = book.invited(site)
+    references = {book.study(row.digest).file.study.permit: None for row in running}
+    return wire.ListStudiesReply(
+        proposals=[row.proposal for row in running],
+        ended=[row.digest for row in ended],
+        permits=[permit for reference in references for permit in book.law.permits(reference)],
+        rosters=book.law.rosters(),
+        revision=revision,
+    )
 
 
 class StudiesService(stubs.StudiesServicer):
@@ -25,12 +43,10 @@ class StudiesService(stubs.StudiesServicer):
     def List(
         self, request: wire.ListStudiesRequest, context: grpc.ServicerContext
     ) -> wire.ListStudiesReply:
-        """Return the signed proposals that name the caller, and which of its studies ended."""
+        """Return the signed proposals that name the caller, with permits and rosters."""
         site = self._gatekeeper.site_of(context)
         self._coordinator.heard(site)
-        revision = self._coordinator.book.revision(site)  # before the list: too old, never too new
-        proposals, ended = self._coordinator.book.for_site(site)
-        return wire.ListStudiesReply(proposals=proposals, ended=ended, revision=revision)
+        return listing(self._coordinator.book, site)
 
     def Answer(
         self, request: wire.AnswerRequest, context: grpc.ServicerContext
@@ -45,5 +61,5 @@ class StudiesService(stubs.StudiesServicer):
             return wire.AnswerReply(recorded=False, code=error.code)
         except Refusal as error:
             return wire.AnswerReply(recorded=False, code=error.code)
-        self._coordinator.woken_by_answer(site, answer.study)
+        self._coordinator.decided(site, answer)
         return wire.AnswerReply(recorded=True)
