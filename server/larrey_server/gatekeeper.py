@@ -1,7 +1,9 @@
 """Decides before any handler runs whether a caller may make a call, and counts calls.
 
 Identity is the client certificate's public key; rights follow from the role alone: sites speak
-Exchange, Studies and Flower's Fleet, operators speak Control, either may ask for health.
+Exchange, Studies and Flower's Fleet and renew their certificate, operators speak Control, either
+may ask for health. Who holds an invitation may join, and nothing else. When a membership ends, its
+calls in flight are cancelled at once.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ _RIGHTS = {
     "flwr.proto.Fleet": frozenset({"site"}),
     "larrey.v1.Control": frozenset({"operator"}),
     "grpc.health.v1.Health": frozenset({"site", "operator"}),
+    "larrey.v1.Enrolment/Join": frozenset({"invited"}),
+    "larrey.v1.Enrolment/Renew": frozenset({"site"}),
 }
 # Calls that wait; each holds a thread, so they have a pool of their own.
 _WAITING = frozenset(
@@ -42,7 +46,6 @@ _WAITING = frozenset(
 )
 _ABSENT = frozenset({"/grpc.health.v1.Health/Watch"})  # would hold a thread for ever
 MAX_CALLS = 8  # of one caller at once; a node needs three
-_MAX_CACHED = 4096  # certificates; a registry is far smaller
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by method
@@ -55,10 +58,10 @@ class Gatekeeper(grpc.ServerInterceptor):
         self._registry = registry
         self._metrics = metrics
         self._waiting = waiting
-        self._callers: dict[bytes, Member] = {}
         self._wrapped: dict[str, Handler] = {}
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()  # calls by caller
+        self._contexts: dict[str, set[grpc.ServicerContext]] = {}  # of the calls of each site
 
     def intercept_service(
         self,
@@ -79,19 +82,26 @@ class Gatekeeper(grpc.ServerInterceptor):
     def caller(self, context: grpc.ServicerContext) -> Member:
         """Return who calls; aborts with UNAUTHENTICATED if the certificate is nobody's."""
         pem = bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
-        member = self._callers.get(pem)
+        member = self._registry.by_certificate(pem)
         if member is None:
-            member = self._registry.by_certificate(pem)
-            if member is None:
-                self._metrics.auth_failure("unknown_key")
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "not-registered")
-            if len(self._callers) < _MAX_CACHED:
-                self._callers[pem] = member
+            self._metrics.auth_failure("unknown_key")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "not-registered")
         return member
 
     def site_of(self, context: grpc.ServicerContext) -> str:
         """Return the calling site's name."""
         return self.caller(context).name
+
+    def end_calls(self, site: str) -> None:
+        """Cancel whatever a site has in flight; its membership must have ended before."""
+        with self._lock:
+            contexts = [
+                context
+                for role in ("site", "invited")
+                for context in self._contexts.get(f"{role} {site}", ())
+            ]
+        for context in contexts:
+            context.cancel()
 
     def calls(self) -> dict[str, int]:
         """Return how many calls each caller has in flight."""
@@ -145,16 +155,20 @@ class Gatekeeper(grpc.ServerInterceptor):
     def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
         caller = self.caller(context)
         service = method[1:].partition("/")[0]
-        if caller.role not in _RIGHTS.get(service, frozenset()):
+        rights = _RIGHTS.get(method[1:], _RIGHTS.get(service, frozenset()))
+        if caller.role not in rights:
             self._metrics.auth_failure("not_member")
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "not-allowed")
         place = f"{caller.role} {caller.name}"
         with self._lock:
             is_full = self._running[place] >= MAX_CALLS
-            self._running[place] += not is_full
+            if not is_full:
+                self._running[place] += 1
+                self._contexts.setdefault(place, set()).add(context)
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
         try:
+            self.caller(context)  # once more: the membership may have ended before it was noted
             yield
         except grpc.RpcError:  # the caller went away
             raise
@@ -166,6 +180,9 @@ class Gatekeeper(grpc.ServerInterceptor):
         finally:
             with self._lock:
                 self._running[place] -= 1
+                self._contexts[place].discard(context)
+                if not self._running[place]:
+                    del self._running[place], self._contexts[place]
 
 
 def _fault(error: Exception) -> tuple[grpc.StatusCode, str]:

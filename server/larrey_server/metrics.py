@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 __all__ = ["Metrics"]
 
-_AUTH_REASONS = ("unknown_key", "not_member", "bad_signature")
+_AUTH_REASONS = ("unknown_key", "not_member", "bad_signature", "bad_invitation")
 _MAX_REASONS = 64  # sites choose them; a time series each is for ever
 _ROUND_OUTCOMES = ("completed", "no_quorum")
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)

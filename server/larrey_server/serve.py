@@ -6,6 +6,7 @@ says they are, and go on at the next start.
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import logging
 import os
@@ -21,18 +22,19 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from larrey_protocol.errors import FileError, PortBusy, UsageError
-from larrey_protocol.keys import read_private
 from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.control_service import MAX_WATCHES, ControlService
 from larrey_server.coordinator import Coordinator
+from larrey_server.enrolment_service import EnrolmentService
 from larrey_server.exchange_service import ExchangeService
 from larrey_server.flower.fleet import Fleet
 from larrey_server.flower.names import fleet_pb2_grpc
 from larrey_server.gatekeeper import MAX_CALLS, Gatekeeper
 from larrey_server.http import Probes
 from larrey_server.metrics import Metrics
-from larrey_server.registry import Registry, certificate_expiry
+from larrey_server.registry import Registry
+from larrey_server.server_identity import ServerIdentity
 from larrey_server.settings import CoordinatorSettings, load_coordinator, split_address
 from larrey_server.studies_service import StudiesService
 
@@ -56,7 +58,7 @@ class Hub:
     def __init__(self, settings: CoordinatorSettings) -> None:
         registry = Registry.from_settings(settings)
         self.metrics = Metrics()
-        sites = len(registry.sites)
+        sites = settings.coordinator.max_sites  # pools start threads only as they are needed
         callers = sites + len(settings.operators)
         # A long poll holds a thread; a site may hold one while its next one displaces it.
         waiting = ThreadPoolExecutor(2 * sites + MAX_WATCHES, thread_name_prefix="poll")
@@ -65,9 +67,15 @@ class Hub:
         gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, waiting)
         self._pools = (waiting, working)
         self._server = grpc.server(working, interceptors=[gatekeeper], options=_OPTIONS)
+        self._identity = ServerIdentity(
+            settings.identity,
+            now=lambda: dt.datetime.now(dt.UTC),
+            renewed=lambda at: self.metrics.certificate_expires("server", at),
+        )
         self.address = self._bind(settings)  # before anything is started or written
         self.coordinator = Coordinator(settings, registry, self.metrics)
         self._health = health.HealthServicer()
+        self.coordinator.membership.listen(gatekeeper.end_calls)
         self._register(gatekeeper)
         self._probes: Probes | None = None
         try:
@@ -94,21 +102,14 @@ class Hub:
                 expose=self.metrics.expose,
                 is_ready=self.coordinator.is_ready,
             )
-        self.metrics.certificate_expires(
-            "server", certificate_expiry(settings.identity.certificate.read_bytes())
-        )
         self.coordinator.resume()
         self._server.start()
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     def _bind(self, settings: CoordinatorSettings) -> str:
-        identity, address = settings.identity, settings.listen.address
+        address = settings.listen.address
         host, _ = split_address(address)
-        credentials = grpc.ssl_server_credentials(
-            [(read_private(identity.key), identity.certificate.read_bytes())],
-            root_certificates=identity.authority.read_bytes(),
-            require_client_auth=True,
-        )
+        credentials = self._identity.credentials()
         try:
             port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
@@ -127,6 +128,8 @@ class Hub:
         stubs.add_StudiesServicer_to_server(studies, server)  # type: ignore[no-untyped-call]
         control = ControlService(coordinator, gatekeeper)
         stubs.add_ControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]
+        enrolment = EnrolmentService(coordinator.membership, gatekeeper, self.metrics)
+        stubs.add_EnrolmentServicer_to_server(enrolment, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
 

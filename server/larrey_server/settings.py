@@ -32,6 +32,7 @@ class CoordinatorSection(Record):
     """Where the coordinator keeps what must survive."""
 
     state: Path = Path("state")
+    max_sites: int = Field(1000, ge=1, le=10_000)  # members and invitations; sizes thread pools
 
 
 class Listen(Record):
@@ -47,6 +48,7 @@ class Identity(Record):
     certificate: Path
     key: Path
     authority: Path  # PEM; issues the certificates of sites and operators
+    authority_key: Path | None = None  # its key; without it nobody can be invited from here
     signing_key: Path  # Ed25519 PEM
 
 
@@ -78,7 +80,7 @@ class CoordinatorSettings(Record):
     listen: Listen = Listen()
     identity: Identity
     consortium: Consortium
-    sites: tuple[SiteEntry, ...] = Field(min_length=1, max_length=1000)
+    sites: tuple[SiteEntry, ...] = Field(default=(), max_length=1000)  # others join by invitation
     operators: tuple[OperatorEntry, ...] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")
@@ -135,6 +137,7 @@ def load_coordinator(path: Path) -> CoordinatorSettings:
     settings = _anchored(load_toml(path, CoordinatorSettings), path.resolve().parent)
     files = [settings.identity.certificate, settings.identity.key, settings.identity.authority]
     files += [settings.identity.signing_key]
+    files += [key for key in [settings.identity.authority_key] if key is not None]
     files += [site.certificate for site in settings.sites]
     files += [operator.certificate for operator in settings.operators]
     _check_files(files, path)

@@ -42,6 +42,7 @@ class Engine:
     """Flower's in-memory link state, hosted here."""
 
     def __init__(self, sites: Mapping[str, ec.EllipticCurvePublicKey]) -> None:
+        self._adding = threading.Lock()
         logging.getLogger("flwr").setLevel(logging.WARNING)  # ours names studies and sites
         self.objects = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
         self.factory = LinkStateFactory(
@@ -49,16 +50,32 @@ class Engine:
         )
         self.state: LinkState = self.factory.state()
         self.store: ObjectStore = self.objects.store()
-        self.keys = {site: public_key_to_bytes(key) for site, key in sites.items()}
-        self._nodes = {site: self._create_node(site) for site in sites}
-        self._sites = {node: site for site, node in self._nodes.items()}
-        self._bells = {site: Doorbell() for site in sites}
+        self.keys: dict[str, bytes] = {}
+        self._nodes: dict[str, int] = {}
+        self._sites: dict[int, str] = {}
+        self._bells: dict[str, Doorbell] = {}
+        for site, key in sites.items():
+            self.add_site(site, key)
         self._hooks: dict[int, ReplyHook] = {}
         self._losses: dict[int, Callable[[], None]] = {}
         self._runs: dict[int, int] = {}  # run id -> primary task id
         self._stopped = threading.Event()
         self._renewal = threading.Thread(target=self._renew, name="flower-leases", daemon=True)
         self._renewal.start()
+
+    def add_site(self, site: str, key: ec.EllipticCurvePublicKey) -> None:
+        """Give a site its node; one that it has already stays, with its first key.
+
+        A plain Flower client of a site that changed its key is therefore known again only after a
+        restart; our own calls do not depend on Flower's key.
+        """
+        with self._adding:
+            if site in self._nodes:
+                return
+            self.keys[site] = public_key_to_bytes(key)
+            node = self._create_node(site)
+            self._sites[node] = site
+            self._nodes[site] = node
 
     def node_of(self, site: str) -> int:
         """Return the Flower node of a registered site."""
@@ -69,12 +86,12 @@ class Engine:
         return self._sites[node]
 
     def bell(self, site: str) -> Doorbell:
-        """Return what wakes the site's long poll."""
-        return self._bells[site]
+        """Return what wakes the site's long poll; a site that is no member now has one too."""
+        return self._bells.setdefault(site, Doorbell())
 
     def ring_all(self) -> None:
         """Wake every long poll."""
-        for bell in self._bells.values():
+        for bell in list(self._bells.values()):
             bell.ring()
 
     def activate(self, site: str) -> None:
