@@ -50,7 +50,9 @@ class Anchors:
         self._path = witness.file
         self._file = Sink("witness file", FileWitness(witness.file).write) if witness.file else None
         syslog = SyslogWitness(witness.syslog, site, now)
-        self._syslog = Sink("witness syslog", syslog.write) if witness.syslog else None
+        self._syslog = (
+            Sink("witness syslog", syslog.write, syslog.close) if witness.syslog else None
+        )
         self._foreign: set[str] = set()  # digests of what was not ours
         self._lock = threading.Lock()
         self._behind: IntegrityError | None = None

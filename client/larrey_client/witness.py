@@ -72,13 +72,19 @@ def unreachable(path: Path, reason: str) -> FileError:
 
 
 class Sink:
-    """Hands lines to one witness in a thread of its own; the oldest are dropped when it is away."""
+    """Hands lines to one witness in a thread of its own; the oldest are dropped when it is away.
 
-    def __init__(self, name: str, write: Callable[[bytes], None]) -> None:
+    ``is_up`` says whether it took the last one.
+    """
+
+    def __init__(
+        self, name: str, write: Callable[[bytes], None], end: Callable[[], None] = lambda: None
+    ) -> None:
         self._name = name
+        self._end = end
         self._write = write
         self._lines: queue.Queue[tuple[bytes, threading.Event] | None] = queue.Queue(_QUEUE)
-        self._is_up = True
+        self.is_up = True
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -101,16 +107,22 @@ class Sink:
         self._thread.join(patience_s)
 
     def _run(self) -> None:
+        try:
+            self._hand_over()
+        finally:
+            self._end()
+
+    def _hand_over(self) -> None:
         while (item := self._lines.get()) is not None:
             line, has_it = item
             try:
                 self._write(line)
             except OSError as error:
-                if self._is_up:
+                if self.is_up:
                     logger.warning("the witness %s is away: %s", self._name, error)
-                self._is_up = False
+                self.is_up = False
             else:
-                self._is_up = True
+                self.is_up = True
                 has_it.set()
 
 
@@ -162,9 +174,14 @@ class SyslogWitness:
         try:
             self._peer.sendall(b"%d %s" % (len(message), message))
         except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._peer is not None:
             self._peer.close()
             self._peer = None
-            raise
 
 
 def _own(line: bytes, key: str) -> Anchored | None:

@@ -186,7 +186,8 @@ def lost_anchor(state: State) -> Anchored:
 def test_an_adoption_needs_the_officers_own_key(state: State, dpo: Officer) -> None:
     stranger, it = make_officer(), make_officer("i.tech", "it")
     people = [dpo.person, it.person]
-    loss = find_loss_or_refuse(state.store, [lost_anchor(state)])
+    anchor = lost_anchor(state)
+    loss = find_loss_or_refuse(state.store, [anchor])
     digest = loss.anchors[-1].signed.digest
     for officer, code in ((stranger, "person-unknown"), (it, "role-not-allowed")):
         order = make_order(state.store, "adopt", digest, officer, at=13.0)
@@ -202,7 +203,8 @@ def test_an_adoption_needs_the_officers_own_key(state: State, dpo: Officer) -> N
 def test_an_order_about_something_else_is_refused(
     state: State, dpo: Officer, change: dict[str, str]
 ) -> None:
-    loss = find_loss_or_refuse(state.store, [lost_anchor(state)])
+    anchor = lost_anchor(state)
+    loss = find_loss_or_refuse(state.store, [anchor])
     right = make_order(state.store, "adopt", loss.anchors[-1].signed.digest, dpo, at=13.0)
     order = open_signed(right, SiteOrder, dpo.key.public).model_copy(update=change)
     with pytest.raises(Refusal, match="order-differs"):
