@@ -13,8 +13,8 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,18 @@ from numpy.typing import NDArray
 
 from larrey_client.app_metrics import metrics_of
 from larrey_client.arrays import record_of, tensors_of
-from larrey_client.data.cohort import cached_cohort
+from larrey_client.data.cohort import load, scan
+from larrey_client.data.identity import unpack_hashes
+from larrey_client.data.reading import Reading
+from larrey_client.data.sources import connect
 from larrey_client.frames import memory_file, seal
+from larrey_privacy.cohort import Cohort
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout, pack
 
-__all__ = ["OWN_APP", "Assignment", "assign"]
+__all__ = ["OWN_APP", "Assignment", "assign", "scan_patients"]
 
 OWN_APP = "larrey_client.app:app"
 _MAX_DOCUMENT_BYTES = 1 << 26
@@ -63,7 +67,10 @@ class Assignment:
     data: Path
     app: str
     device: str
-    units: int  # private
+    units: int  # who is trained on; private
+    content: str  # digest of the rows read; private
+    excluded: int  # patients who were dropped; private
+    cohort: Cohort | None = field(repr=False)  # None where a standard app reads for itself
 
     def call(self, model: int, *, round_number: int, phase: str, sequence: int) -> int:
         """Return a sealed memory file with what the app's handler makes of a model file.
@@ -74,7 +81,7 @@ class Assignment:
             LarreyError: ``model-malformed``, ``app-not-found``, ``app-failed``,
                 ``reply-wrong-tensors`` or ``reply-wrong-metrics``; or what our own app raises.
         """
-        app = _load_app(self.app)
+        app = _load_app(self.app) if self.cohort is None else _own_app(self.cohort)
         with _mapped(model, self.layout) as flat:
             content = RecordDict(
                 {
@@ -83,7 +90,7 @@ class Assignment:
                 }
             )
             message = _message(content, round_number, _MESSAGE_TYPES[phase])
-            if self.app == OWN_APP:
+            if self.cohort is not None:
                 arrays = _arrays_of(app(message, self._context()))
                 return _update_file(self.layout, arrays, None)
             reply = _foreign(app, message, self._context())
@@ -124,14 +131,21 @@ class Assignment:
         return Context(run_id=0, node_id=0, node_config=node, state=RecordDict(), run_config={})
 
 
-def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
-    """Return the assignment that a load frame and the study's document describe.
+def assign(files: Sequence[int], wish: dict[str, Any], *, device: str) -> Assignment:
+    """Return the assignment that a load frame describes.
+
+    Args:
+        files: the study's document, the site's secret, the excluded patients.
+        wish: the frame.
+        device: of the training.
 
     Raises:
         DataError: the data do not meet the contract (`larrey_client.data`).
-        LarreyError: ``load-malformed``, ``site-not-invited`` or ``app-not-found``.
+        LarreyError: ``load-malformed``, ``site-not-invited``, ``app-not-found`` or
+            ``app-reads-all-rows``.
     """
-    study = Study.model_validate(json.loads(os.pread(document, _MAX_DOCUMENT_BYTES, 0)))
+    document, secret, excluded = (_content(file) for file in files)
+    study = Study.model_validate(json.loads(document))
     if study.digest != wish["digest"]:
         raise LarreyError("load-malformed", "the study is not the one that was announced")
     if wish["site"] not in study.file.site_names:
@@ -139,8 +153,16 @@ def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
     app = wish["app"] or OWN_APP
     if app != OWN_APP:
         _load_app(app)
-    data = Path(wish["data"])
-    cohort = cached_cohort(data, study.contract.model_dump_json(by_alias=True))
+    data, root = Path(wish["data"]), Path(wish["root"]) if wish["root"] else None
+    prepared = load(
+        connect(data, root), study.contract, Reading(secret, unpack_hashes(excluded), root)
+    )
+    if app != OWN_APP and (prepared.excluded or study.contract.split):
+        raise LarreyError(
+            "app-reads-all-rows",
+            "a standard app reads the file itself, with patients who must be left out",
+            "Give the app a file without them, or refuse the study.",
+        )
     return Assignment(
         study=study,
         text=study.model_dump_json(by_alias=True),
@@ -149,8 +171,39 @@ def assign(document: int, wish: dict[str, Any], *, device: str) -> Assignment:
         data=data,
         app=app,
         device=device,
-        units=cohort.patients,
+        units=prepared.cohort.patients,
+        content=prepared.content,
+        excluded=prepared.excluded,
+        cohort=prepared.cohort if app == OWN_APP else None,
     )
+
+
+def scan_patients(secret: int, wish: dict[str, Any]) -> int:
+    """Return a sealed memory file with the sorted hashes of a source's patients.
+
+    Raises:
+        DataError: as `larrey_client.data.cohort.scan`.
+    """
+    hashes = scan(connect(Path(wish["data"])), wish["unit"], _content(secret))
+    return seal(memory_file("patients", [hashes]))
+
+
+def _content(file: int) -> bytes:
+    """Return a small memory file's bytes.
+
+    Raises:
+        LarreyError: ``load-malformed``.
+    """
+    data = os.pread(file, _MAX_DOCUMENT_BYTES + 1, 0)
+    if len(data) > _MAX_DOCUMENT_BYTES:
+        raise LarreyError("load-malformed", f"a document has over {_MAX_DOCUMENT_BYTES} bytes")
+    return data
+
+
+def _own_app(cohort: Cohort) -> ClientApp:
+    from larrey_client.app import make_app
+
+    return make_app(cohort=cohort)
 
 
 def _message(content: RecordDict, round_number: int, kind: str) -> Message:

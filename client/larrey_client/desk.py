@@ -12,8 +12,8 @@ import threading
 from dataclasses import replace
 
 from larrey_client.cost import round_mechanism, study_facts, total_mechanism, unit_of
-from larrey_client.extract.snapshots import rows_of
 from larrey_client.gate import Refuse, StudyCase, decide_study
+from larrey_client.loading import load_rows
 from larrey_client.node import Node
 from larrey_client.records import Decision, Known
 from larrey_client.settings import Dataset
@@ -229,18 +229,11 @@ class Desk:
     def _units(self, study: Study, dataset: Dataset) -> int | None:
         """Return how many patients the data hold, None while the trainer is busy."""
         node = self._node
-        rule = node.settings.app(study.file.training.app or "")
         if not node.trainer_turn.acquire(timeout=_TRAINER_PATIENCE_S):
             logger.warning("study=%s data are checked at the first round", study.name)
             return None
         try:
-            return node.trainer.load(
-                study,
-                site=node.site,
-                data=rows_of(dataset, node.settings.site.state),
-                app=rule.module if rule else None,
-                salt=node.store.secret(),
-            )
+            return load_rows(node, study, dataset).units
         finally:
             node.trainer_turn.release()
 

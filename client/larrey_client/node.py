@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from larrey_client.confinement.barriers import Isolation
+from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange
 from larrey_client.metrics import SiteMetrics
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
-from larrey_client.trainer_link import TrainTask
+from larrey_client.trainer_link import Loaded, TrainTask
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.study import Study
 
@@ -25,9 +26,18 @@ class Trainer(Protocol):
     """The process that trains; `larrey_client.trainer_link.TrainerLink` is the real one."""
 
     def load(
-        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
-    ) -> int:
-        """Check the data, keep them ready, return the number of units."""
+        self,
+        study: Study,
+        *,
+        site: str,
+        data: Path,
+        app: str | None = None,
+        reading: Reading = PLAIN,
+    ) -> Loaded:
+        """Check the data, keep them ready, return what was found."""
+
+    def scan(self, source: Path, unit: str, salt: bytes) -> bytes:
+        """Return the sorted hashes of the patients in a source."""
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         """Return a sealed memory file with the update."""

@@ -75,6 +75,8 @@ class _Server:
         try:
             if frame.get("op") == "load":
                 return self._load(frame, files), []
+            if frame.get("op") == "scan":
+                return {}, [self._scan(frame, files)]
             return {}, [self._train(frame, files)]
         except LarreyError as error:
             logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
@@ -87,9 +89,14 @@ class _Server:
         from larrey_client.assignment import assign
 
         self._assignment = None
-        self._assignment = assign(files[0], frame, device=self._device)
-        self._warm_up(self._assignment.warm)
-        return {"units": self._assignment.units}
+        made = self._assignment = assign(files, frame, device=self._device)
+        self._warm_up(made.warm)
+        return {"units": made.units, "content": made.content, "excluded": made.excluded}
+
+    def _scan(self, frame: dict[str, Any], files: list[int]) -> int:
+        from larrey_client.assignment import scan_patients
+
+        return scan_patients(files[0], frame)
 
     def _warm_up(self, work: Callable[[], None]) -> None:
         """Run ``work`` in the background, after what was begun before it."""

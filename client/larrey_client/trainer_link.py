@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from larrey_client.confinement.barriers import Isolation
+from larrey_client.data.files import file_state
+from larrey_client.data.identity import HASH_BYTES, pack_hashes
+from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.frames import (
     PeerClosed,
     is_sealed,
@@ -31,7 +34,7 @@ from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 from larrey_protocol.study import Study
 
-__all__ = ["TrainTask", "TrainerLink"]
+__all__ = ["Loaded", "TrainTask", "TrainerLink"]
 
 logger = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
@@ -41,6 +44,7 @@ _CODES = frozenset(
     {
         "app-failed",
         "app-not-found",
+        "app-reads-all-rows",
         "data-path-missing",
         "gradient-missing",
         "gradients-pending",
@@ -73,6 +77,21 @@ class TrainTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the trainer found; exact and private, it stays at the site.
+
+    Attributes:
+        units: patients (or other units) that will be trained on.
+        content: "sha256:…" of all rows read; leaves only inside a commitment keyed by the site.
+        excluded: patients whose rows were dropped.
+    """
+
+    units: int
+    content: str
+    excluded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Load:
     """What a trainer was told to load; kept so that a fresh process can be told again."""
 
@@ -81,6 +100,7 @@ class _Load:
     site: str
     data: Path
     app: str | None
+    reading: Reading
     fingerprint: str
 
     def frame(self) -> dict[str, Any]:
@@ -89,6 +109,7 @@ class _Load:
             "digest": self.digest,
             "site": self.site,
             "data": str(self.data),
+            "root": str(self.reading.root) if self.reading.root else "",
             "app": self.app,
         }
 
@@ -102,7 +123,7 @@ class TrainerLink:
         self._stopped = threading.Event()
         self._process: TrainerProcess | None = None
         self._loaded: _Load | None = None
-        self._units = 0
+        self._found = Loaded(0, "")
 
     @classmethod
     def start(cls, limits: Limits | None = None, *, warm: bool = True) -> TrainerLink:
@@ -133,34 +154,71 @@ class TrainerLink:
         return self._process.isolation if self._process else None
 
     def load(
-        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
-    ) -> int:
-        """Check ``data`` against the study's contract, keep it ready, return its number of units.
+        self,
+        study: Study,
+        *,
+        site: str,
+        data: Path,
+        app: str | None = None,
+        reading: Reading = PLAIN,
+    ) -> Loaded:
+        """Check ``data`` against the study's contract, keep it ready, return what was found.
 
-        The number is exact and private: it stays at the site. The same study over an unchanged
-        file is a no-op. ``app`` names a standard Flower ClientApp, "module:attribute".
+        The same study over an unchanged file, read alike, is a no-op. ``app`` names a standard
+        Flower ClientApp, "module:attribute".
 
         Args:
             study: with its contract.
             site: this site's name in the study.
             data: CSV or Parquet.
             app: None for Larrey's own.
-            salt: secret of the site that keys the file's fingerprint; never reaches noise.
+            reading: whose rows are dropped, and the site's secret, which never reaches noise.
 
         Raises:
-            DataError: the file does not meet the contract; the code names the rule.
+            DataError: the file does not meet the contract; the code names the rule, or is
+                ``contract-unmet`` and the message names all that fail.
             LarreyError: ``trainer-crashed``, ``trainer-timeout`` or ``trainer-failed``.
         """
         data = data.absolute()
-        wish = _Load(study, study.digest, site, data, app, _fingerprint(data, salt))
+        mark = _fingerprint(data, reading.secret)
+        wish = _Load(study, study.digest, site, data, app, reading, mark)
         with self._turn:
-            process = self._reading(data)
+            process = self._reading(data, reading.root)
             if wish == self._loaded and not process.fresh:
-                return self._units
+                return self._found
             self._loaded = None
-            self._units = self._load(process, wish)
+            self._found = self._load(process, wish)
             self._loaded = wish
-            return self._units
+            return self._found
+
+    def scan(self, source: Path, unit: str, salt: bytes) -> bytes:
+        """Return who is in a source: hashes of 16 bytes, sorted, each once (`data.identity`).
+
+        Needs no contract and disturbs no loaded study. Private: it stays at the site.
+
+        Args:
+            source: CSV or Parquet.
+            unit: the column with the identifiers.
+            salt: secret of the site that keys the hashes.
+
+        Raises:
+            DataError: ``column-missing``, or the source cannot be read.
+            LarreyError: ``trainer-crashed``, ``trainer-timeout`` or ``trainer-failed``.
+        """
+        source = source.absolute()
+        frame = {"op": "scan", "data": str(source), "unit": unit}
+        with self._turn:
+            process = self._reading(source)
+            deadline = time.monotonic() + _LOAD_TIMEOUT_S
+            answer, fds = self._ask_with(process, frame, [salt], deadline)
+        file = _only_file(answer, fds)
+        try:
+            hashes = os.pread(file, os.fstat(file).st_size, 0)
+        finally:
+            os.close(file)
+        if len(hashes) % HASH_BYTES:
+            raise LarreyError("trainer-failed", "the trainer's list of patients is cut")
+        return hashes
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         """Return a sealed memory file with the update to ``model``; the caller closes it.
@@ -180,11 +238,12 @@ class TrainerLink:
             process = self._running()
             if self._loaded is None or self._loaded.digest != task.study:
                 raise LarreyError("study-not-loaded", "the trainer holds another study")
-            if process.fresh:
-                self._load(process, self._loaded)
+            if process.fresh and self._load(process, self._loaded) != self._found:
+                self._loaded = None
+                raise DataError("data-changed", "the rows changed since the round began")
             frame = {"op": "train", **asdict(task)}
             answer, fds = self._ask(process, frame, [model], deadline)
-        return _only_update(answer, fds)
+        return _only_file(answer, fds)
 
     def stop(self) -> None:
         """End the process at once, whatever it does; the handle cannot be used again."""
@@ -195,12 +254,12 @@ class TrainerLink:
             with self._turn:
                 process.close()
 
-    def _reading(self, data: Path) -> TrainerProcess:
+    def _reading(self, *data: Path | None) -> TrainerProcess:
         """Return a process that may open ``data``, which nobody can allow to one that runs."""
-        process = self._running()
-        if not process.may_read(data):
+        process, places = self._running(), [place for place in data if place]
+        if not all(process.may_read(place) for place in places):
             process.close()
-            readable = dict.fromkeys([*self._limits.readable, data])
+            readable = dict.fromkeys([*self._limits.readable, *places])
             self._limits = replace(self._limits, readable=tuple(readable))
             process = self._running()
         return process
@@ -218,16 +277,32 @@ class TrainerLink:
                 self._process.close()
         return self._process
 
-    def _load(self, process: TrainerProcess, wish: _Load) -> int:
-        document = seal(memory_file("study", [_document(wish.study)]))
-        try:
-            deadline = time.monotonic() + _LOAD_TIMEOUT_S
-            answer, fds = self._ask(process, wish.frame(), [document], deadline)
-        finally:
-            os.close(document)
+    def _load(self, process: TrainerProcess, wish: _Load) -> Loaded:
+        excluded = pack_hashes(wish.reading.excluded)
+        documents = [_document(wish.study), wish.reading.secret, excluded]
+        deadline = time.monotonic() + _LOAD_TIMEOUT_S
+        answer, fds = self._ask_with(process, wish.frame(), documents, deadline)
         _close(fds)
         process.fresh = False
-        return _field(answer, "units", int)
+        return Loaded(
+            _field(answer, "units", int),
+            _field(answer, "content", str),
+            _field(answer, "excluded", int),
+        )
+
+    def _ask_with(
+        self,
+        process: TrainerProcess,
+        frame: dict[str, Any],
+        documents: Sequence[bytes],
+        deadline: float,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Return the answer to a frame with documents, which travel as sealed memory files."""
+        files = [seal(memory_file("document", [document])) for document in documents]
+        try:
+            return self._ask(process, frame, files, deadline)
+        finally:
+            _close(files)
 
     def _ask(
         self, process: TrainerProcess, frame: dict[str, Any], fds: Sequence[int], deadline: float
@@ -260,11 +335,10 @@ class TrainerLink:
 
 def _fingerprint(data: Path, salt: bytes) -> str:
     """Return what changes when the file is replaced or written; "" where there is none."""
-    try:
-        facts = data.stat()
-    except OSError:
+    state = file_state(data)
+    if not any(state):
         return ""  # the trainer will say what is wrong
-    text = f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+    text = " ".join(map(str, state))
     return blake2b(text.encode(), key=salt[:64]).hexdigest()
 
 
@@ -285,7 +359,7 @@ def _failure(answer: dict[str, Any]) -> LarreyError:
         return LarreyError("trainer-failed", "the trainer reported an ill-formed code")
 
 
-def _only_update(answer: dict[str, Any], fds: list[int]) -> int:
+def _only_file(answer: dict[str, Any], fds: list[int]) -> int:
     if len(fds) == 1 and is_sealed(fds[0]):
         return fds[0]
     _close(fds)

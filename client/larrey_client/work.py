@@ -16,7 +16,6 @@ from typing import get_args
 
 from larrey_client.cost import app_digest, round_mechanism
 from larrey_client.exchange import Download, is_passing
-from larrey_client.extract.snapshots import rows_of
 from larrey_client.flower import Incoming
 from larrey_client.frames import is_sealed
 from larrey_client.gate import (
@@ -27,6 +26,7 @@ from larrey_client.gate import (
     decide_study,
     decide_task,
 )
+from larrey_client.loading import load_rows
 from larrey_client.node import Node
 from larrey_client.outbox import Outbox, patiently
 from larrey_client.records import Answered
@@ -188,14 +188,7 @@ class Worker:
         dataset = settings.dataset(approval.dataset)
         if dataset is None:
             raise Refusal("dataset-unknown", f"no dataset '{approval.dataset}' in site.toml")
-        rule = settings.app(study.file.training.app or "")
-        return self._node.trainer.load(
-            study,
-            site=self._node.site,
-            data=rows_of(dataset, settings.site.state),
-            app=rule.module if rule else None,
-            salt=self._node.store.secret(),
-        )
+        return load_rows(self._node, study, dataset).units
 
     def _reserve(self, task: Task, approval: StudyCase) -> int:
         """Debit the round, durably; return the entry's number in the ledger.

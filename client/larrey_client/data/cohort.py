@@ -21,6 +21,7 @@ from larrey_client.data.content import content_digest
 from larrey_client.data.files import file_state
 from larrey_client.data.identity import pack_hashes, patient_hash
 from larrey_client.data.images import ImageRows, check_listing
+from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.data.sources import Connector, connect
 from larrey_client.data.split import PARTS, part_of, split_salt
 from larrey_client.data.steps import unit_rows
@@ -31,7 +32,6 @@ from larrey_protocol.errors import DataError
 
 __all__ = [
     "Prepared",
-    "Reading",
     "cached_cohort",
     "examine",
     "load",
@@ -39,21 +39,6 @@ __all__ = [
     "prepare",
     "scan",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a reader must know beside source and contract.
-
-    Attributes:
-        secret: the site's; keys the split and the hashes of patients.
-        excluded: hashes (`identity.patient_hash`) of the patients whose rows are dropped.
-        part: "train", "valid" or "test".
-    """
-
-    secret: bytes = field(default=b"", repr=False)
-    excluded: frozenset[bytes] = field(default=frozenset(), repr=False)
-    part: str = "train"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +67,7 @@ def load_cohort(path: Path, contract: Contract) -> Cohort:
     return load(connect(path), contract).cohort
 
 
-def load(source: Connector, contract: Contract, reading: Reading = Reading()) -> Prepared:
+def load(source: Connector, contract: Contract, reading: Reading = PLAIN) -> Prepared:
     """Return what the source becomes under the contract.
 
     Raises:
@@ -95,7 +80,7 @@ def load(source: Connector, contract: Contract, reading: Reading = Reading()) ->
 def examine(
     source: Connector,
     contract: Contract,
-    reading: Reading = Reading(),
+    reading: Reading = PLAIN,
 ) -> tuple[Cells, list[Violation], int]:
     """Return the checked cells, everything that is wrong, and how many patients were dropped.
 
@@ -111,7 +96,7 @@ def examine(
 def prepare(
     table: pa.Table,
     contract: Contract,
-    reading: Reading = Reading(),
+    reading: Reading = PLAIN,
     *,
     root: Path = Path(),
     known: list[Violation] | None = None,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from larrey_client.data.cells import Cells
 from larrey_client.data.checks import RULES, check
-from larrey_client.data.cohort import Reading, cached_cohort, examine, load, load_cohort, scan
+from larrey_client.data.cohort import cached_cohort, examine, load, load_cohort, scan
 from larrey_client.data.cohort import prepare as prepare_all
 from larrey_client.data.identity import patient_hash, unpack_hashes
+from larrey_client.data.reading import Reading
 from larrey_client.data.sources import connect
 from larrey_client.data.steps import number_features, unit_rows
 from larrey_privacy.cohort import Cohort

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from larrey_client.confinement.barriers import BARRIERS, Isolation
+from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.frames import memory_file, seal
-from larrey_client.trainer_link import TrainTask
+from larrey_client.trainer_link import Loaded, TrainTask
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import phase_layout
 from larrey_protocol.study import Study
@@ -22,6 +23,8 @@ class SmallTrainer:
 
     def __init__(self) -> None:
         self.units = 100
+        self.patients = b""
+        self.reading = PLAIN
         self.loads: list[tuple[str, Path]] = []
         self.trained: list[TrainTask] = []
         self.fail: LarreyError | None = None
@@ -34,14 +37,24 @@ class SmallTrainer:
         self._study: Study | None = None
 
     def load(
-        self, study: Study, *, site: str, data: Path, app: str | None = None, salt: bytes = b""
-    ) -> int:
+        self,
+        study: Study,
+        *,
+        site: str,
+        data: Path,
+        app: str | None = None,
+        reading: Reading = PLAIN,
+    ) -> Loaded:
         self.loads.append((study.digest, data))
         if self.load_fail:
             raise self.load_fail
         threading.Event().wait(self.load_s)
         self._study = study
-        return self.units
+        self.reading = reading
+        return Loaded(self.units, "sha256:" + "0" * 64, len(reading.excluded))
+
+    def scan(self, source: Path, unit: str, salt: bytes) -> bytes:
+        return self.patients
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         self.trained.append(task)

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from larrey_client.data.cohort import load_cohort
+from larrey_client.data.identity import patient_hash, unpack_hashes
+from larrey_client.data.reading import Reading
 from larrey_client.frames import memory_file, seal
 from larrey_client.trainer_link import TrainerLink, TrainTask
 from larrey_client.trainer_process import Limits
@@ -84,7 +86,7 @@ def _by_hand(study: Study, table, start: np.ndarray, mu: float = 0.0) -> np.ndar
 def test_a_round_without_privacy_equals_numpy(make_study, table, training, mu, own_link):
     study = make_study(**training)
     start = np.linspace(-0.3, 0.4, model_layout(study).size).astype(np.float32)
-    assert own_link.load(study, site="alpha", data=table) == 12
+    assert own_link.load(study, site="alpha", data=table).units == 12
     # float32 forward and backward passes against float64: a few 1e-7 a step
     np.testing.assert_allclose(
         _train(own_link, study, start), _by_hand(study, table, start, mu), atol=3e-6
@@ -242,6 +244,7 @@ def test_stop_from_another_thread_ends_a_training(make_study, table, apps, cold_
 )
 def test_the_trainer_ends_on_a_broken_frame_or_a_hang_up(cold_link, garbage, told):
     process = cold_link._process
+    assert process.greeted.wait(10)
     process.socket.sendall(garbage)
     process.socket.shutdown(1)
     assert _until(lambda: not cold_link.alive)
@@ -283,13 +286,56 @@ def test_data_that_break_the_contract_are_refused_with_the_rules_code(make_study
         cold_link.load(make_study(), site="alpha", data=table.with_name("none.csv"))
 
 
+def test_loading_tells_what_was_read_and_who_was_left_out(make_study, table, cold_link):
+    study = make_study()
+    all_of_them = cold_link.load(study, site="alpha", data=table, reading=Reading(b"key"))
+    out = frozenset({patient_hash("p3", b"key"), patient_hash("nobody", b"key")})
+    fewer = cold_link.load(study, site="alpha", data=table, reading=Reading(b"key", out))
+    assert (all_of_them.units, all_of_them.excluded) == (12, 0)
+    assert (fewer.units, fewer.excluded) == (11, 1)
+    assert fewer.content == all_of_them.content  # of what was read, before anybody was left out
+    table.write_text(table.read_text(encoding="utf-8") + "p12,50,none,1,x\n", encoding="utf-8")
+    assert cold_link.load(study, site="alpha", data=table).content != fewer.content
+
+
+def test_a_scan_tells_who_is_in_a_source_and_disturbs_no_study(make_study, table, apps, cold_link):
+    study = make_study(app="shift")
+    cold_link.load(study, site="alpha", data=table, app=f"{apps}:plus_one")
+    hashes = cold_link.scan(table, "pid", b"key")
+    assert unpack_hashes(hashes) == {patient_hash(f"p{i}", b"key") for i in range(12)}
+    assert _train(cold_link, study, np.zeros(5, np.float32)).tolist() == [1.0] * 5
+    with pytest.raises(DataError, match="column-missing"):
+        cold_link.scan(table, "nobody", b"key")
+
+
+def test_a_standard_app_is_refused_where_patients_must_be_left_out(
+    make_study, table, apps, cold_link
+):
+    reading = Reading(b"key", frozenset({patient_hash("p3", b"key")}))
+    study = make_study(app="shift")
+    with pytest.raises(LarreyError, match="app-reads-all-rows"):
+        cold_link.load(study, site="alpha", data=table, app=f"{apps}:plus_one", reading=reading)
+
+
+def test_rows_that_changed_since_they_were_loaded_are_not_trained_on(
+    make_study, table, apps, cold_link
+):
+    study = make_study(app="shift")
+    cold_link.load(study, site="alpha", data=table, app=f"{apps}:plus_one")
+    table.write_text(table.read_text(encoding="utf-8") + "p12,50,none,1,x\n", encoding="utf-8")
+    os.kill(cold_link.pid, signal.SIGKILL)  # the fresh process reads again
+    assert _until(lambda: not cold_link.alive)
+    with pytest.raises(DataError, match="data-changed"):
+        _train(cold_link, study, np.zeros(5, np.float32))
+
+
 def test_loading_the_same_again_asks_nobody_and_a_changed_file_is_checked(
     make_study, table, cold_link
 ):
     study = make_study()
-    assert cold_link.load(study, site="alpha", data=table) == 12
+    assert cold_link.load(study, site="alpha", data=table).units == 12
     os.kill(cold_link.pid, signal.SIGSTOP)  # it could not answer
-    assert cold_link.load(study, site="alpha", data=table) == 12
+    assert cold_link.load(study, site="alpha", data=table).units == 12
     os.kill(cold_link.pid, signal.SIGCONT)
     table.write_text("pid,age,cp,sick\na,1,none,0\n", encoding="utf-8")
     with pytest.raises(DataError, match="too-few-units"):
