@@ -27,7 +27,7 @@ def start(federation: Federation, wanted: Study = TINY) -> str:
     for name in ("alpha", "beta"):
         with federation.site(name) as site:
             site.approve(digest)
-    federation.hub.coordinator.launch(digest, "operator")
+    federation.launch(digest)
     return digest
 
 

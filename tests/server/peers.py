@@ -6,8 +6,9 @@ import datetime as dt
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -28,9 +29,13 @@ import larrey_server.flower  # noqa: F401 - sets flwr's switches before flwr is 
 from larrey_protocol.certificates import Credential, issue_client, issue_server, make_authority
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
-from larrey_protocol.signed import Answer, Proposal, Receipt, sign
+from larrey_protocol.people import Person
+from larrey_protocol.permit import Permit
+from larrey_protocol.roster import Roster, Seat
+from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, open_signed, sign
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
+from larrey_protocol.tomlfile import Record
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.operator import Operator
@@ -45,12 +50,15 @@ from larrey_server.settings import (
     OperatorCoordinator,
     OperatorEntry,
     OperatorIdentity,
+    OperatorPerson,
     OperatorSettings,
     SiteEntry,
 )
+from tests.protocol.permits import permit
 
 NOW = dt.datetime.now(dt.UTC)
 CHUNK = 1 << 20
+_RecordT = TypeVar("_RecordT", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class Folder:
     sites: dict[str, tuple[Credential, SigningKey]]
     operator: Credential
     consortium: SigningKey
+    ada: SigningKey = field(default_factory=SigningKey.generate)  # lead
+    ben: SigningKey = field(default_factory=SigningKey.generate)  # member
 
     @classmethod
     def make(cls, path: Path, sites: tuple[str, ...] = ("alpha", "beta")) -> Folder:
@@ -85,6 +95,8 @@ class Folder:
             folder.write(f"{name}.key", credential.key)
         SigningKey.generate().save(path / "signing.pem")
         folder.consortium.save(path / "consortium.pem")
+        folder.ada.save(path / "ada.pem")
+        folder.ben.save(path / "ben.pem")
         return folder
 
     def write(self, name: str, data: bytes) -> None:
@@ -110,12 +122,37 @@ class Folder:
             operators=(OperatorEntry(name="operator", certificate=at / "operator.crt"),),
         )
 
-    def operator_settings(self, address: str) -> OperatorSettings:
+    def roster(self, version: int = 1) -> Roster:
+        return Roster(
+            version=version,
+            issued_at=0.0,
+            sites=tuple(Seat(name=s, key=key.public) for s, (_, key) in self.sites.items()),
+            people=(
+                Person(name="ada", role="lead", key=self.ada.public),
+                Person(name="ben", role="member", key=self.ben.public),
+            ),
+        )
+
+    def permit(self, reference: str = "test/1", **changes: Any) -> Permit:
+        """Return a permit for all that a test's sites do, in force for long."""
+        own = {
+            "permit__reference": reference,
+            "use__valid_from": "2020-01-01",
+            "use__valid_until": "2098-12-31",
+            "use__retention_until": "2099-12-31",
+            "datasets": [{"site": site, "dataset": "tiny"} for site in self.sites],
+        }
+        return permit(**(own | changes))
+
+    def operator_settings(self, address: str, person: str = "ada") -> OperatorSettings:
         at = self.path
         return OperatorSettings(
             coordinator=OperatorCoordinator(address=address, authority=at / "ca.crt"),
             identity=OperatorIdentity(certificate=at / "operator.crt", key=at / "operator.key"),
-            consortium=OperatorConsortium(signing_key=at / "consortium.pem"),
+            consortium=OperatorConsortium(
+                key=self.consortium.public, signing_key=at / "consortium.pem"
+            ),
+            person=OperatorPerson(name=person, key=at / f"{person}.pem"),
         )
 
 
@@ -130,8 +167,17 @@ class Federation:
         credential, key = self.folder.sites[name]
         return SitePeer(name, self.hub.address, self.folder.authority.certificate, credential, key)
 
-    def operator(self) -> Operator:
-        return Operator(self.folder.operator_settings(self.hub.address))
+    def operator(self, person: str = "ada") -> Operator:
+        return Operator(self.folder.operator_settings(self.hub.address, person))
+
+    def vouch(self, *references: str) -> None:
+        """Sign what a proposal needs: the roster, and a permit of each reference."""
+        coordinator, key = self.hub.coordinator, self.folder.consortium
+        if not coordinator.book.roster().version:
+            coordinator.take_roster(sign(self.folder.roster(), key), "operator")
+        for reference in references:
+            if coordinator.book.law.newest(reference) is None:
+                coordinator.take_permit(sign(self.folder.permit(reference), key), "operator")
 
     def channel(self, credential: Credential | None, authority: bytes = b"") -> grpc.Channel:
         return open_channel(
@@ -139,8 +185,13 @@ class Federation:
         )
 
     def propose(self, study: Study) -> str:
-        proposal = sign(Proposal(study=study, proposed_at=0.0), self.folder.consortium)
+        self.vouch(study.file.study.permit)
+        proposal = sign(Proposal(study=study, proposed_at=0.0), self.folder.ada)
         return self.hub.coordinator.propose(proposal, "operator").digest
+
+    def launch(self, study: str) -> None:
+        with self.operator() as operator:
+            operator.launch(study)
 
 
 @dataclass(frozen=True)
@@ -171,19 +222,30 @@ class SitePeer:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
 
-    def approve(self, study: str, decision: str = "approved", code: str = "") -> wire.AnswerReply:
-        answer = Answer.model_validate(
-            {
-                "study": study,
-                "site": self.name,
-                "decision": decision,
-                "code": code,
-                "answered_at": 0.0,
-            }
-        )
+    def approve(
+        self, study: str, decision: str = "approved", code: str = "", **changes: str
+    ) -> wire.AnswerReply:
+        """Answer under the newest permit and roster that the coordinator shows."""
+        law = self.law_of(study) if decision == "approved" else {}
+        own = {"study": study, "site": self.name, "decision": decision, "code": code}
+        answer = Answer.model_validate({**own, **law, "answered_at": 0.0, **changes})
         signed = sign(answer, self.key).to_bytes()
         reply: wire.AnswerReply = self.studies.Answer(wire.AnswerRequest(answer=signed))
         return reply
+
+    def law_of(self, study: str) -> dict[str, str]:
+        """Return the digests of permit and seats that an approval of a listed study binds."""
+        listed = self.studies.List(wire.ListStudiesRequest())
+        proposals = [opened(Proposal, data).study for data in listed.proposals]
+        file = next(found.file for found in proposals if found.digest == study)
+        permits = [Signed.from_bytes(data) for data in listed.permits]
+        named = [
+            signed.digest
+            for signed in permits
+            if opened(Permit, signed.to_bytes()).reference == file.study.permit
+        ]
+        roster = opened(Roster, listed.rosters[-1])
+        return {"permit": named[-1], "seats": roster.seats_digest(file.site_names)}
 
     def take(self, timeout_s: float = 10.0) -> Work | None:
         request = wire.TakeRequest(node_version="test", studies_seen=self.seen)
@@ -262,6 +324,12 @@ class SitePeer:
         return self.give(work, digest, receipt=self.receipt(work, digest, len(update)))
 
 
+def opened(model: type[_RecordT], data: bytes) -> _RecordT:
+    """Return a signed document, whoever signed it."""
+    signed = Signed.from_bytes(data)
+    return open_signed(signed, model, signed.signer)
+
+
 def make_give(message: Message, content: RecordDict, receipt: bytes = b"") -> wire.GiveRequest:
     reply = Message(content, reply_to=message)
     with no_object_id_recompute():
@@ -310,6 +378,8 @@ def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
 def running(folder: Folder, state: Path) -> Iterator[Federation]:
     hub = Hub(folder.settings(state))
     try:
-        yield Federation(folder, hub)
+        federation = Federation(folder, hub)
+        federation.vouch("test/1", "demo/2026/1")
+        yield federation
     finally:
         hub.stop()

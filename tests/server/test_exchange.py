@@ -40,7 +40,7 @@ def test_a_waiting_site_is_woken_by_its_task(federation: Federation, alpha: Site
         waiting = pool.submit(alpha.take)
         until(lambda: federation.hub.coordinator.engine.bell("alpha").is_waited_on)
         begun = time.monotonic()
-        federation.hub.coordinator.launch(digest, "operator")
+        federation.launch(digest)
         work = waiting.result(5)
     assert work is not None
     assert work.fields["round"] == 1

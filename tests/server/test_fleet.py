@@ -195,7 +195,7 @@ def test_a_studys_task_answered_over_the_plain_path_lacks_its_receipt(
     with federation.site("alpha") as alpha, federation.site("beta") as beta:
         for site in (alpha, beta):
             site.approve(digest)
-        coordinator.launch(digest, "operator")
+        federation.launch(digest)
         node = activate(alpha, coordinator.engine.keys["alpha"])
         coordinator.heard("alpha")
         pulled = alpha.fleet.PullMessages(PullMessagesRequest(node=node), timeout=10)

@@ -112,7 +112,7 @@ def test_a_study_with_an_impossible_epsilon_is_refused(federation: Federation) -
 
 def test_a_study_that_invites_a_stranger_is_refused(federation: Federation) -> None:
     stranger = study(sites=[{"name": "alpha", "patients": 9}, {"name": "gamma", "patients": 9}])
-    with federation.operator() as operator, pytest.raises(Refusal, match="unknown-site"):
+    with federation.operator() as operator, pytest.raises(Refusal, match="site-not-on-roster"):
         operator.propose(stranger)
 
 
@@ -126,7 +126,7 @@ def test_a_running_study_goes_on_after_a_restart(folder: Folder, tmp_path: Path)
     tiny, state = study(training__rounds=1), tmp_path / "state"
     first = Federation(folder, Hub(folder.settings(state)))
     digest = approve_all(first, tiny)
-    first.hub.coordinator.launch(digest, "operator")
+    first.launch(digest)
     with first.site("alpha") as alpha:
         alpha.work()
     first.hub.stop()
