@@ -100,6 +100,8 @@ class Coordinator:
     def _dismissed(self, site: str) -> None:
         """Address a site no more whose membership ended."""
         self.lost(site)
+        for conductor in self._conductors():
+            conductor.site_stopped(site, "membership-ended")
         self.engine.bell(site).ring()
 
     def resume(self) -> None:
@@ -112,7 +114,11 @@ class Coordinator:
         for row in rows:
             self._count_study(self.book.study(row.digest))
             if row.state == "open":
-                self._begin(self.book.study(row.digest)).resume()
+                conductor = self._begin(self.book.study(row.digest))
+                conductor.resume()
+                for site in self.book.study(row.digest).file.site_names:
+                    if site not in self.registry.sites:
+                        conductor.site_stopped(site, "membership-ended")
                 logger.info("study resumed study=%s", short(row.digest))
 
     def propose(self, signed: Signed, operator: str) -> Study:

@@ -175,7 +175,8 @@ class StudyBook:
         given = {row.site: row for row in self._journal.answers(digest)}
         sites = self.study(digest).file.site_names
         yes = {s for s in sites if s in given and given[s].decision == "approved"}
-        current = {s for s in yes if self._is_current(_opened(given[s]))}
+        current = {s for s in yes if self._is_of_member(given[s])}
+        current = {s for s in current if self._is_current(_opened(given[s]))}
         return Answers(
             approved=tuple(s for s in sites if s in current),
             refused={s: _code(given[s]) for s in sites if s in given and s not in yes},
@@ -233,6 +234,11 @@ class StudyBook:
                 "Use: larrey study amend study.toml",
             )
         return self.study(parent)
+
+    def _is_of_member(self, row: AnswerRow) -> bool:
+        """Return whether the site is a member now, with the key that signed."""
+        member = self._registry.sites.get(row.site)
+        return member is not None and Signed.from_bytes(row.answer).signer == member.signing_key
 
     def _is_current(self, answer: Answer) -> bool:
         """Return whether an approval is of the newest permit and of the seats of the roster."""
