@@ -179,6 +179,31 @@ class Operator:
             reply = self._control.Certificate(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
         return Signed.from_bytes(reply.certificate)
 
+    def put_permit(self, signed: Signed) -> str:
+        """Send a signed version of a permit and return its digest."""
+        with self._answered():
+            request = wire.DocumentRequest(document=signed.to_bytes())
+            return str(self._control.PutPermit(request, timeout=_TIMEOUT_S).digest)
+
+    def permits(self, reference: str = "") -> tuple[Signed, ...]:
+        """Return all versions of a permit, of every permit without a reference, oldest first."""
+        with self._answered():
+            query = wire.DocumentQuery(name=reference)
+            reply = self._control.Permits(query, timeout=_TIMEOUT_S)
+        return tuple(Signed.from_bytes(data) for data in reply.documents)
+
+    def put_roster(self, signed: Signed) -> str:
+        """Send a signed roster or key change and return its digest."""
+        with self._answered():
+            request = wire.DocumentRequest(document=signed.to_bytes())
+            return str(self._control.PutRoster(request, timeout=_TIMEOUT_S).digest)
+
+    def rosters(self) -> tuple[Signed, ...]:
+        """Return all rosters and key changes, oldest first."""
+        with self._answered():
+            reply = self._control.Rosters(wire.DocumentQuery(), timeout=_TIMEOUT_S)
+        return tuple(Signed.from_bytes(data) for data in reply.documents)
+
     @contextmanager
     def _answered(self) -> Iterator[None]:
         try:

@@ -18,7 +18,6 @@ from typing import Any
 
 import tomli_w
 
-from larrey_client.settings import SiteSettings
 from larrey_protocol.certificates import Credential, issue_client, issue_server, make_authority
 from larrey_protocol.keys import SigningKey, write_private
 from larrey_protocol.people import Person, Role
@@ -148,7 +147,7 @@ def _write_site(
     key.save(home / "signing.ed25519")
     shutil.copyfile(plan.data, data)
     people = _write_people(home, SITE_PEOPLE)
-    document: dict[str, Any] = {  # Any: TOML values
+    document = {
         "site": {"name": plan.name, "state": "state", "metrics": ""},
         "coordinator": {"address": address, "authority": "ca.crt"},
         "identity": {**_identity(), "signing_key": "signing.ed25519"},
@@ -164,9 +163,8 @@ def _write_site(
             }
         ],
         "policy": dict(plan.policy),
+        "people": [person.model_dump() for person in people],
     }
-    if "people" in SiteSettings.model_fields:
-        document["people"] = [person.model_dump() for person in people]
     (home / "site.toml").write_text(tomli_w.dumps(document))
     certificate = f"../sites/{plan.name}/tls.crt"
     return {"name": plan.name, "certificate": certificate, "key": key.public}
