@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,36 +77,65 @@ class Exchange:
 
     def __init__(self, address: str, tls: Tls, count: Callable[[int, int], None]) -> None:
         """Open the channel; ``count`` is told bytes sent and received."""
-        credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
-        proxy = ("grpc.enable_http_proxy", int(address.rpartition(":")[0] not in _LOOPBACK))
-        self._channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
-        self._exchange = stubs.ExchangeStub(self._channel)  # type: ignore[no-untyped-call]
-        self._studies = stubs.StudiesStub(self._channel)  # type: ignore[no-untyped-call]
+        self._address = address
         self._count = count
+        self._lock = threading.Lock()
+        self._line = _Line(address, tls)
+        self._lines = {self._line}
+
+    def reopen(self, tls: Tls) -> None:
+        """Use other credentials from the next call on; calls in flight end on the old channel."""
+        with self._lock:
+            old, self._line = self._line, _Line(self._address, tls)
+            self._lines.add(self._line)
+            is_idle = not old.calls
+            if is_idle:
+                self._lines.discard(old)
+        if is_idle:
+            old.channel.close()
 
     def close(self) -> None:
         """End every call in flight; each raises ``coordinator-unreachable``."""
-        self._channel.close()
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            line.channel.close()
+
+    def join(self, signed: bytes) -> wire.JoinReply:
+        """Ask to be admitted, with an invitation's credential."""
+        with self._call() as line:
+            reply: wire.JoinReply = line.enrolment.Join(
+                wire.JoinCall(request=signed), timeout=_CALL_TIMEOUT_S
+            )
+        return reply
+
+    def renew(self, signed: bytes) -> wire.JoinReply:
+        """Ask for the next certificate."""
+        with self._call() as line:
+            reply: wire.JoinReply = line.enrolment.Renew(
+                wire.RenewCall(request=signed), timeout=_CALL_TIMEOUT_S
+            )
+        return reply
 
     def take(self, version: str, studies_seen: int) -> wire.TakeReply:
         """Return the next piece of work, or an empty reply after the long poll."""
         request = wire.TakeRequest(node_version=version, studies_seen=studies_seen)
-        with _translated():
-            reply: wire.TakeReply = self._exchange.Take(request, timeout=_TAKE_TIMEOUT_S)
+        with self._call() as line:
+            reply: wire.TakeReply = line.exchange.Take(request, timeout=_TAKE_TIMEOUT_S)
         return reply
 
     def studies(self) -> wire.ListStudiesReply:
         """Return what is proposed to this site."""
-        with _translated():
-            reply: wire.ListStudiesReply = self._studies.List(
+        with self._call() as line:
+            reply: wire.ListStudiesReply = line.studies.List(
                 wire.ListStudiesRequest(), timeout=_CALL_TIMEOUT_S
             )
         return reply
 
     def answer(self, signed: bytes) -> wire.AnswerReply:
         """Hand over a signed answer to a proposal."""
-        with _translated():
-            reply: wire.AnswerReply = self._studies.Answer(
+        with self._call() as line:
+            reply: wire.AnswerReply = line.studies.Answer(
                 wire.AnswerRequest(answer=signed), timeout=_CALL_TIMEOUT_S
             )
         return reply
@@ -117,8 +147,8 @@ class Exchange:
             IntegrityError: ``model-altered`` when more arrives than was announced.
         """
         request = wire.FetchRequest(digest=download.digest, offset=download.received)
-        with _translated():
-            stream = self._exchange.Fetch(request, timeout=timeout_s)
+        with self._call() as line:
+            stream = line.exchange.Fetch(request, timeout=timeout_s)
             try:
                 for chunk in stream:
                     download.add(chunk.data)
@@ -133,24 +163,55 @@ class Exchange:
             TransportError: ``upload-incomplete`` if the coordinator does not have it afterwards.
         """
         total, offset = path.stat().st_size, 0
-        with _translated():
+        with self._call() as line:
             if resume:
                 offer = wire.OfferRequest(digest=digest, total_bytes=total)
-                have = self._exchange.Offer(offer, timeout=_CALL_TIMEOUT_S)
+                have = line.exchange.Offer(offer, timeout=_CALL_TIMEOUT_S)
                 if have.complete:
                     return
                 offset = have.have_bytes
             parts = _parts(digest, path, total, offset)
-            reply = self._exchange.Store(parts, timeout=timeout_s)
+            reply = line.exchange.Store(parts, timeout=timeout_s)
         self._count(total - offset, 0)
         if not reply.complete:
             raise TransportError("upload-incomplete", f"the coordinator has not all of {digest}")
 
     def give(self, request: wire.GiveRequest) -> wire.GiveReply:
         """Hand over one reply."""
-        with _translated():
-            reply: wire.GiveReply = self._exchange.Give(request, timeout=_CALL_TIMEOUT_S)
+        with self._call() as line:
+            reply: wire.GiveReply = line.exchange.Give(request, timeout=_CALL_TIMEOUT_S)
         return reply
+
+    @contextmanager
+    def _call(self) -> Iterator[_Line]:
+        """Lend the present channel for one call; one that was replaced closes after its last."""
+        with self._lock:
+            line = self._line
+            line.calls += 1
+        try:
+            with _translated():
+                yield line
+        finally:
+            with self._lock:
+                line.calls -= 1
+                is_over = line is not self._line and not line.calls
+                if is_over:
+                    self._lines.discard(line)
+            if is_over:
+                line.channel.close()
+
+
+class _Line:
+    """One channel, its services, and how many calls are on it."""
+
+    def __init__(self, address: str, tls: Tls) -> None:
+        credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+        proxy = ("grpc.enable_http_proxy", int(address.rpartition(":")[0] not in _LOOPBACK))
+        self.channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
+        self.exchange = stubs.ExchangeStub(self.channel)  # type: ignore[no-untyped-call]
+        self.studies = stubs.StudiesStub(self.channel)  # type: ignore[no-untyped-call]
+        self.enrolment = stubs.EnrolmentStub(self.channel)  # type: ignore[no-untyped-call]
+        self.calls = 0
 
 
 @dataclass(slots=True)
