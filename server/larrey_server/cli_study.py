@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from larrey_server.operator import Operator
+from larrey_server.cli_build import (
+    STUDY,
+    Subparsers,
+    group,
+    online,
+    open_operator,
+    print_facts,
+    verb,
+)
 
 __all__ = ["command"]
 
@@ -22,64 +27,46 @@ Works without a coordinator: validates study and contract, recomputes the claime
 patient, add/remove neighbours, PLD, over rounds and spare rounds) and prints the digest that
 hospitals sign.
 """
-_OPERATOR = "operator file (default: $LARREY_OPERATOR)"
-_STUDY = "digest, its first twelve digits, or name"
-
-Subparsers = argparse._SubParsersAction
-Run = Callable[[argparse.Namespace], int]
 
 
 def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``study`` and its verbs to the parser."""
-    study = commands.add_parser(
+    verbs = group(
+        commands,
         "study",
-        help="check, propose, launch and watch studies",
-        epilog="example:\n  larrey study check examples/heart/study.toml\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check, propose, launch and watch studies",
+        "larrey study check examples/heart/study.toml",
     )
-    verbs = study.add_subparsers(title="verbs", metavar="VERB", required=True)
-    check = _verb(verbs, "check", "check a study file, offline", _check, _CHECK)
+    check = verb(verbs, "check", "check a study file, offline", _check, _CHECK)
     check.add_argument("file", type=Path, help="study.toml; its contract lies beside it")
     check.add_argument("--json", action="store_true", help="print JSON on stdout")
-    propose = _online(verbs, "propose", "sign a study and send it", _propose, "study.toml")
+    propose = online(
+        verbs, "propose", "sign a study and send it", _propose, "larrey study propose study.toml"
+    )
     propose.add_argument("file", type=Path, help="study.toml; its contract lies beside it")
-    launch = _online(verbs, "launch", "start an approved study", _launch, "heart")
-    launch.add_argument("study", help=_STUDY)
-    _online(verbs, "list", "show all studies", _list, "")
-    watch = _online(verbs, "watch", "follow a study until it ends", _watch, "heart")
-    watch.add_argument("study", help=_STUDY)
-    model = _online(verbs, "model", "save a model", _model, "heart --out model.safetensors")
-    model.add_argument("study", help=_STUDY)
+    launch = online(
+        verbs, "launch", "start an approved study", _launch, "larrey study launch heart"
+    )
+    launch.add_argument("study", help=STUDY)
+    online(verbs, "list", "show all studies", _list, "larrey study list")
+    watch = online(
+        verbs, "watch", "follow a study until it ends", _watch, "larrey study watch heart"
+    )
+    watch.add_argument("study", help=STUDY)
+    model = online(
+        verbs, "model", "save a model", _model, "larrey study model heart --out model.safetensors"
+    )
+    model.add_argument("study", help=STUDY)
     model.add_argument("--round", type=int, default=-1, help="0 is the start, -1 the latest")
     model.add_argument("--out", type=Path, required=True, help="new file", metavar="FILE")
-    certificate = _online(
-        verbs, "certificate", "print who contributed to an ended study", _certificate, "heart"
+    certificate = online(
+        verbs,
+        "certificate",
+        "print who contributed to an ended study",
+        _certificate,
+        "larrey study certificate heart",
     )
-    certificate.add_argument("study", help=_STUDY)
-
-
-def _verb(
-    verbs: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Run, examples: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _online(
-    verbs: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Run, example: str
-) -> argparse.ArgumentParser:
-    words = f"larrey study {name} {example}".rstrip()
-    parser = _verb(verbs, name, text, run, f"example:\n  {words} --operator operator.toml\n")
-    parser.add_argument("--operator", type=Path, help=_OPERATOR, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
-    return parser
+    certificate.add_argument("study", help=STUDY)
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -106,7 +93,7 @@ def _check(parsed: argparse.Namespace) -> int:
         "noise_multiplier": getattr(privacy, "noise_multiplier", None),
         "unit": f"{study.contract.unit.name} (column {study.contract.unit.column})",
     }
-    _print(facts, as_json=parsed.json)
+    print_facts(facts, as_json=parsed.json)
     if epsilon is None:
         sys.stderr.write("no differential privacy: a site refuses unless its policy allows it\n")
     return 0
@@ -119,9 +106,9 @@ def _propose(parsed: argparse.Namespace) -> int:
 
     study = load_study(parsed.file)
     check_claims(study)
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         digest = operator.propose(study)
-    _print({"name": study.name, "digest": digest}, as_json=parsed.json)
+    print_facts({"name": study.name, "digest": digest}, as_json=parsed.json)
     sys.stderr.write(f"proposed; each site decides: larrey-site study show {short(digest)}\n")
     return 0
 
@@ -129,7 +116,7 @@ def _propose(parsed: argparse.Namespace) -> int:
 def _launch(parsed: argparse.Namespace) -> int:
     from larrey_server.cli_watch import describe
 
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         facts = operator.launch(parsed.study)
     sys.stdout.write((json.dumps(facts) if parsed.json else describe(facts)) + "\n")
     sys.stderr.write(f"launched; follow it: larrey study watch {parsed.study}\n")
@@ -137,7 +124,7 @@ def _launch(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         studies = operator.list()
     if parsed.json:
         sys.stdout.write(json.dumps(studies) + "\n")
@@ -156,19 +143,19 @@ def _list(parsed: argparse.Namespace) -> int:
 def _watch(parsed: argparse.Namespace) -> int:
     from larrey_server.cli_watch import follow
 
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         return follow(operator.watch(parsed.study), as_json=parsed.json)
 
 
 def _model(parsed: argparse.Namespace) -> int:
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         size = operator.model(parsed.study, parsed.round, parsed.out)
-    _print({"file": str(parsed.out), "bytes": size}, as_json=parsed.json)
+    print_facts({"file": str(parsed.out), "bytes": size}, as_json=parsed.json)
     return 0
 
 
 def _certificate(parsed: argparse.Namespace) -> int:
-    with _operator(parsed) as operator:
+    with open_operator(parsed) as operator:
         signed = operator.certificate(parsed.study)
     if parsed.json:
         sys.stdout.write(signed.to_bytes().decode() + "\n")
@@ -176,25 +163,3 @@ def _certificate(parsed: argparse.Namespace) -> int:
     sys.stdout.write(json.dumps(json.loads(signed.document), indent=2) + "\n")
     sys.stderr.write(f"signed by {signed.signer}; --json prints it with its signature\n")
     return 0
-
-
-def _operator(parsed: argparse.Namespace) -> Operator:
-    from larrey_server.operator import Operator
-    from larrey_server.settings import load_operator
-
-    return Operator(load_operator(parsed.operator))
-
-
-def _print(facts: dict[str, Any], *, as_json: bool) -> None:  # Any: JSON
-    if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        if value not in (None, [], {}):
-            text = ", ".join(map(str, value)) if isinstance(value, list | dict) else _short(value)
-            sys.stdout.write(f"{name:<{width}}  {text}\n")
-
-
-def _short(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
