@@ -1,0 +1,86 @@
+"""What the modules of `larrey`'s commands share: how a command is declared, and how it prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from larrey_server.operator import Operator
+
+__all__ = ["STUDY", "Run", "Subparsers", "group", "online", "open_operator", "print_facts", "verb"]
+
+STUDY = "digest, its first twelve digits, or name"
+_OPERATOR = "operator file (default: $LARREY_OPERATOR)"
+
+Subparsers = argparse._SubParsersAction
+Run = Callable[[argparse.Namespace], int]
+
+
+def group(
+    commands: Subparsers[argparse.ArgumentParser], name: str, text: str, example: str
+) -> Subparsers[argparse.ArgumentParser]:
+    """Add a subject of commands and return where its verbs go."""
+    subject = commands.add_parser(
+        name,
+        help=text,
+        epilog=f"example:\n  {example}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs: Subparsers[argparse.ArgumentParser] = subject.add_subparsers(
+        title="verbs", metavar="VERB", required=True
+    )
+    return verbs
+
+
+def verb(
+    verbs: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Run, examples: str
+) -> argparse.ArgumentParser:
+    """Add a verb; ``examples`` is printed under its help."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def online(
+    verbs: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Run, example: str
+) -> argparse.ArgumentParser:
+    """Add a verb that speaks to the coordinator; ``example`` is the whole command up to it."""
+    parser = verb(verbs, name, text, run, f"example:\n  {example} --operator operator.toml\n")
+    parser.add_argument("--operator", type=Path, help=_OPERATOR, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    return parser
+
+
+def open_operator(parsed: argparse.Namespace) -> Operator:
+    """Return a connection to the coordinator that the command names."""
+    from larrey_server.operator import Operator
+    from larrey_server.settings import load_operator
+
+    return Operator(load_operator(parsed.operator))
+
+
+def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:  # Any: JSON
+    """Print one value a line, or JSON; what is empty is left out for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(dict(facts)) + "\n")
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            text = ", ".join(map(str, value)) if isinstance(value, list | dict) else _short(value)
+            sys.stdout.write(f"{name:<{width}}  {text}\n")
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
