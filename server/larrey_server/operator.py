@@ -21,7 +21,7 @@ from larrey_protocol.canonical import short
 from larrey_protocol.decisions import Order
 from larrey_protocol.errors import LarreyError, Refusal, TransportError, UsageError
 from larrey_protocol.keys import read_private
-from larrey_protocol.signed import Proposal, Signed, sign
+from larrey_protocol.signed import Proposal, Signed, open_signed, sign
 from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
@@ -178,6 +178,21 @@ class Operator:
         with self._answered():
             reply = self._control.Certificate(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
         return Signed.from_bytes(reply.certificate)
+
+    def documents(self, study: str) -> tuple[Signed, ...]:
+        """Return the signed documents about a study: proposal, orders, deletion receipts."""
+        with self._answered():
+            reply = self._control.Documents(wire.StudyRequest(study=study), timeout=_TIMEOUT_S)
+        return tuple(Signed.from_bytes(data) for data in reply.documents)
+
+    def proposal(self, study: str) -> Study:
+        """Return a proposed study as it was signed.
+
+        Raises:
+            Refusal: ``unknown-study``.
+        """
+        signed = self.documents(study)[0]
+        return open_signed(signed, Proposal, signed.signer).study
 
     def put_permit(self, signed: Signed) -> str:
         """Send a signed version of a permit and return its digest."""

@@ -111,6 +111,11 @@ class StudyBook:
         newest = self.law.newest(self.study(digest).file.study.permit)
         return not_in_force(newest[1], self.law.today()) if newest else None
 
+    def is_retention_over(self, digest: str) -> bool:
+        """Return whether the permit no longer lets models of a study be kept here."""
+        newest = self.law.newest(self.study(digest).file.study.permit)
+        return newest is not None and self.law.today() > newest[1].use.retention_until
+
     def answer(self, site: str, signed: Signed) -> Answer:
         """Store a site's decision; the same one again changes nothing.
 
@@ -169,6 +174,12 @@ class StudyBook:
                 # The signer's right was checked when it was proposed.
                 self._studies[digest] = open_signed(signed, Proposal, signed.signer).study
             return self._studies[digest]
+
+    def documents(self, row: StudyRow) -> list[bytes]:
+        """Return the signed documents about a study: proposal, orders, deletion receipts."""
+        kinds = ("order", "deletionreceipt")
+        kept = [doc for kind in kinds for doc in self._journal.documents(kind, row.digest)]
+        return [row.proposal, *(document.document for document in kept)]
 
     def answers(self, digest: str) -> Answers:
         """Return who decided what, as it counts under the newest permit and roster."""

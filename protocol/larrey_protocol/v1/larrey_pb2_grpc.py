@@ -625,6 +625,11 @@ class ControlStub(object):
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
                 response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
                 _registered_method=True)
+        self.Documents = channel.unary_unary(
+                '/larrey.v1.Control/Documents',
+                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
+                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+                _registered_method=True)
         self.Members = channel.unary_unary(
                 '/larrey.v1.Control/Members',
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.MembersRequest.SerializeToString,
@@ -711,6 +716,13 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Documents(self, request, context):
+        """Signed documents about a study: its proposal, orders about it, deletion receipts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Members(self, request, context):
         """Members: invite, admit by mail, list, revoke. Requests and replies are JSON documents.
         """
@@ -781,6 +793,11 @@ def add_ControlServicer_to_server(servicer, server):
             'Rosters': grpc.unary_unary_rpc_method_handler(
                     servicer.Rosters,
                     request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.FromString,
+                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.SerializeToString,
+            ),
+            'Documents': grpc.unary_unary_rpc_method_handler(
+                    servicer.Documents,
+                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.FromString,
                     response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.SerializeToString,
             ),
             'Members': grpc.unary_unary_rpc_method_handler(
@@ -1091,6 +1108,33 @@ class Control(object):
             target,
             '/larrey.v1.Control/Rosters',
             larrey__protocol_dot_v1_dot_larrey__pb2.DocumentQuery.SerializeToString,
+            larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Documents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/larrey.v1.Control/Documents',
+            larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
             larrey__protocol_dot_v1_dot_larrey__pb2.DocumentsReply.FromString,
             options,
             channel_credentials,
