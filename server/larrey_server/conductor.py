@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
@@ -22,6 +23,7 @@ from larrey_server.journal import Journal
 from larrey_server.round_values import (
     Courier,
     Launched,
+    Ordered,
     Resumed,
     SiteDown,
     SiteStopped,
@@ -35,6 +37,7 @@ from larrey_server.study_run import Arrived, Message, StudyRun, Surroundings
 __all__ = ["Conductor"]
 
 logger = logging.getLogger(__name__)
+_GLANCE_S = 0.02  # how often a caller who waits looks whether the loop still runs
 
 
 class Conductor:
@@ -55,7 +58,7 @@ class Conductor:
         self._study = study
         self._clock = clock
         self._publish = publish
-        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message | threading.Event | None] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._stalled = ""
         around = Surroundings(
@@ -74,10 +77,39 @@ class Conductor:
         if self._run.state.status == "ended":
             self._ended.set()
 
-    def launch(self, sites: Sequence[str]) -> None:
-        """Start round 1 with the sites that approved; a launched study is not launched again."""
-        self._inbox.put(Launched(self._clock(), tuple(sites)))
+    def launch(self, sites: Sequence[str], number: int = 1) -> None:
+        """Start round 1 with the sites that approved; a launched study is not launched again.
+
+        Args:
+            sites: that approved.
+            number: of the order to launch.
+        """
+        self._inbox.put(Launched(self._clock(), tuple(sites), number))
         self._begin()
+
+    def order(
+        self, verb: Literal["pause", "halt", "resume", "close"], number: int, *, by: str, on: float
+    ) -> None:
+        """Pause, halt, resume or close; see `larrey_server.rounds`.
+
+        Args:
+            verb: what was ordered.
+            number: of the signed order; 0 where the coordinator stops the study on its own.
+            by: the person's name.
+            on: seconds since 1970, as the order says.
+        """
+        self._inbox.put(Ordered(self._clock(), verb, number, by, on))
+        self._begin()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until all that was put in so far is handled; False if that took longer."""
+        reached = threading.Event()
+        self._inbox.put(reached)
+        end = time.monotonic() + timeout_s
+        while not reached.wait(_GLANCE_S):
+            if not self._thread.is_alive() or time.monotonic() > end:
+                return False
+        return True
 
     def resume(self) -> None:
         """Go on from the journal after a restart; sites are reported by `site_up` as they come."""
@@ -145,6 +177,9 @@ class Conductor:
                 message = Ticked(self._clock())
             if message is None:
                 return
+            if isinstance(message, threading.Event):
+                message.set()
+                continue
             self._run.handle(message)
         self._ended.set()
 

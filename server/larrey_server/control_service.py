@@ -43,11 +43,12 @@ class ControlService(stubs.ControlServicer):
             study = self._coordinator.propose(Signed.from_bytes(request.proposal), operator)
             return wire.ProposeReply(digest=study.digest)
 
-    def Launch(self, request: wire.StudyRequest, context: grpc.ServicerContext) -> wire.StatusReply:
-        """Start a study with the sites that approved it."""
-        operator = self._gatekeeper.caller(context).name
+    def Command(
+        self, request: wire.CommandRequest, context: grpc.ServicerContext
+    ) -> wire.StatusReply:
+        """Carry out a person's signed order about a study."""
         with _explained(context):
-            facts = self._coordinator.launch(request.study, operator)
+            facts = self._coordinator.command(Signed.from_bytes(request.order))
             return wire.StatusReply(json=_json(facts))
 
     def List(
@@ -115,6 +116,14 @@ class ControlService(stubs.ControlServicer):
     ) -> wire.DocumentsReply:
         """Return all rosters and key changes, oldest first."""
         return wire.DocumentsReply(documents=self._coordinator.book.law.rosters())
+
+    def Documents(
+        self, request: wire.StudyRequest, context: grpc.ServicerContext
+    ) -> wire.DocumentsReply:
+        """Return the signed documents about a study."""
+        with _explained(context):
+            row = self._coordinator.book.find(request.study)
+            return wire.DocumentsReply(documents=self._coordinator.book.documents(row))
 
     def Certificate(
         self, request: wire.StudyRequest, context: grpc.ServicerContext

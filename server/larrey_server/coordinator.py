@@ -7,10 +7,12 @@ and `claims`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from larrey_protocol.study import Study
 from larrey_server.aggregator import Aggregator
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.claims import true_epsilon
+from larrey_server.command import Commander
 from larrey_server.conductor import Conductor
 from larrey_server.feed import Feed
 from larrey_server.flower.courier import Dispatch, Errand, StudyCourier
@@ -45,6 +48,7 @@ __all__ = ["Coordinator", "Facts"]
 
 logger = logging.getLogger(__name__)
 _TICK_S = 1.0  # how often silence is looked for
+_CLOSING_TICKS = 60  # how often, in ticks, studies are looked for whose time is over
 
 Facts = dict[str, Any]  # Any: JSON
 
@@ -76,6 +80,7 @@ class Coordinator:
         self._aggregator = Aggregator.start()
         self._lock = threading.RLock()
         self._running: dict[str, tuple[Conductor, StudyCourier]] = {}
+        self.commander = Commander(self)
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look_for_silence, name="presence", daemon=True)
         self._watch.start()
@@ -114,18 +119,20 @@ class Coordinator:
         for row in rows:
             self._count_study(self.book.study(row.digest))
             if row.state == "open":
-                conductor = self._begin(self.book.study(row.digest))
+                conductor = self.begin(self.book.study(row.digest))
                 conductor.resume()
                 for site in self.book.study(row.digest).file.site_names:
                     if site not in self.registry.sites:
                         conductor.site_stopped(site, "membership-ended")
                 logger.info("study resumed study=%s", short(row.digest))
+            self.commander.catch_up(row)
+        self.commander.close_due()
 
     def propose(self, signed: Signed, operator: str) -> Study:
         """Store a proposal; see `StudyBook.propose`."""
         study = self.book.propose(signed, operator)
         self._count_study(study)
-        self._wake(study.file.site_names)
+        self.wake(study.file.site_names)
         logger.info("study proposed study=%s operator=%s", short(study.digest), operator)
         return study
 
@@ -139,7 +146,7 @@ class Coordinator:
         studies = self.book.under(permit.reference)
         sites = {site for row in studies for site in self.book.study(row.digest).file.site_names}
         self.book.changed(sites)
-        self._wake(tuple(sites))
+        self.wake(tuple(sites))
         self._halt_lapsed()
         return permit
 
@@ -152,44 +159,31 @@ class Coordinator:
         if self.book.law.take_roster(signed, operator):
             sites = tuple(self.registry.sites)
             self.book.changed(sites)
-            self._wake(sites)
+            self.wake(sites)
 
-    def launch(self, text: str, operator: str, launcher: str = "") -> Facts:
-        """Start a study with the sites that approved it.
+    def command(self, signed: Signed) -> Facts:
+        """Carry out a person's signed order; see `Commander.command`."""
+        return self.commander.command(signed)
 
-        Args:
-            text: digest, its first twelve digits, or name.
-            operator: on record as who launched.
-            launcher: public key under the order; the consortium's own where it is empty.
+    def halt(self, digest: str, code: str) -> None:
+        """Halt a running study without an order; see `Commander.halt`."""
+        self.commander.halt(digest, code)
 
-        Raises:
-            Refusal: ``already-launched``, ``not-enough-approvals``, or as
-                `StudyBook.require_launchable`.
-        """
+    def start(self, row: StudyRow, sites: Sequence[str], number: int) -> None:
+        """Start a study with these sites, by the order of that number."""
         with self._lock:
-            row = self.book.find(text)
-            if row.state != "proposed" or row.digest in self._running:
-                raise Refusal(
-                    "already-launched",
-                    f"study {row.name} was launched before",
-                    f"Watch it: larrey study watch {short(row.digest)}",
-                )
-            self.book.require_launchable(row, launcher or self.book.consortium)
-            approved = self._approved(row)
-            self.book.note(operator, "study-launched", row.digest)
-            conductor = self._begin(self.book.study(row.digest))
-            conductor.launch(approved)
-            for site in set(self._presence.up()) & set(approved):
+            conductor = self.begin(self.book.study(row.digest))
+            conductor.launch(sites, number)
+            for site in set(self._presence.up()) & set(sites):
                 conductor.site_up(site)
-        logger.info("study launched study=%s sites=%d", short(row.digest), len(approved))
-        return self.status(row)
+        logger.info("study launched study=%s sites=%d", short(row.digest), len(sites))
 
     def status(self, row: StudyRow) -> Facts:
         """Return what a person wants to know of a study, as JSON; see `watching.describe`."""
         study = self.book.study(row.digest)
         answers = self.book.answers(row.digest)
         facts: Facts = {
-            **self._progress(study),
+            **self.progress(study),
             "proposed_at": row.proposed_at,
             "epsilon": true_epsilon(study),
             "delta": getattr(study.file.privacy, "delta", None),
@@ -198,6 +192,7 @@ class Coordinator:
             "silent": list(answers.silent),
             "outdated": list(answers.outdated),
             **self._law_of(study),
+            **self.commander.facts(row),
         }
         return facts
 
@@ -221,13 +216,13 @@ class Coordinator:
         """Carry a site's answer to the study's conductor."""
         if update:
             self.metrics.update_received(errand.courier.study.name, errand.site)
-        conductor = self._conductor(errand.task.study)
+        conductor = self.conductor(errand.task.study)
         if conductor is not None:
             conductor.reply(errand.site, errand.task.key, update=update, receipt=receipt, code=code)
 
     def decided(self, site: str, answer: Answer) -> None:
         """Act on a site's decision, which is on record, and tell whoever watches the study."""
-        conductor = self._conductor(answer.study)
+        conductor = self.conductor(answer.study)
         if answer.decision == "revoked" and conductor is not None:
             conductor.site_stopped(site, "approval-revoked")
         self.feed.publish(answer.study, self.status(self.book.find(answer.study)))
@@ -240,7 +235,7 @@ class Coordinator:
             Refusal: ``no-such-round``.
         """
         study = self.book.study(row.digest)
-        wanted = int(self._progress(study)["applied"]) if number < 0 else number
+        wanted = int(self.progress(study)["applied"]) if number < 0 else number
         path = Checkpoints(self.state / "studies", study).model(wanted)
         if not path.is_file():
             raise Refusal(
@@ -266,9 +261,9 @@ class Coordinator:
         self.engine.stop()
         self.journal.close()
 
-    def _progress(self, study: Study) -> Facts:
+    def progress(self, study: Study) -> Facts:
         """Return how far a study is: asked of its conductor, else read from the journal."""
-        conductor = self._conductor(study.digest)
+        conductor = self.conductor(study.digest)
         if conductor is not None:
             return conductor.status()
         plan, kept = plan_of(study), self.journal.snapshot(study.digest)
@@ -290,10 +285,6 @@ class Coordinator:
             "parent": study.file.study.parent,
         }
 
-    def halt(self, digest: str, code: str) -> None:
-        """Halt a running study because a rule says so, not a person; see `_halt_lapsed`."""
-        logger.warning("study halted study=%s code=%s", short(digest), code)
-
     def _halt_lapsed(self) -> None:
         """Halt the running studies whose permit is not in force any more."""
         for digest in tuple(self._running):
@@ -301,7 +292,8 @@ class Coordinator:
             if reason is not None:
                 self.halt(digest, reason[0])
 
-    def _begin(self, study: Study) -> Conductor:
+    def begin(self, study: Study) -> Conductor:
+        """Return a new conductor of a study, which waits for its first message."""
         courier = self.dispatch.courier(study)
         conductor = Conductor(
             study,
@@ -342,30 +334,14 @@ class Coordinator:
         if running is not None:
             running[1].close()
         self.book.changed(study.file.site_names)
-        self._wake(study.file.site_names)
+        self.wake(study.file.site_names)
         self.feed.publish(study.digest, None)
-
-    def _approved(self, row: StudyRow) -> tuple[str, ...]:
-        answers = self.book.answers(row.digest)
-        quorum = self.book.study(row.digest).file.rounds.quorum
-        if len(answers.approved) < quorum:
-            refused = "".join(
-                f"; {site} refused ({code})" for site, code in answers.refused.items()
-            )
-            silent = f"; no answer from {', '.join(answers.silent)}" if answers.silent else ""
-            if answers.outdated:
-                silent += f"; outdated approval of {', '.join(answers.outdated)}"
-            raise Refusal(
-                "not-enough-approvals",
-                f"{len(answers.approved)} sites approved, the quorum is {quorum}{refused}{silent}",
-                f"Ask the sites to run: larrey-site study approve {short(row.digest)}",
-            )
-        return answers.approved
 
     def _bare_reply(self, errand: Errand) -> None:
         self.answered(errand, "", None, "receipt-missing")
 
-    def _conductor(self, digest: str) -> Conductor | None:
+    def conductor(self, digest: str) -> Conductor | None:
+        """Return who conducts a running study, None where it does not run."""
         with self._lock:
             return self._running[digest][0] if digest in self._running else None
 
@@ -379,7 +355,8 @@ class Coordinator:
             study.name, file.site_names, file.rounds.quorum, file.training.rounds
         )
 
-    def _wake(self, sites: tuple[str, ...]) -> None:
+    def wake(self, sites: tuple[str, ...]) -> None:
+        """Wake the long polls of these sites."""
         for site in sites:
             self.engine.bell(site).ring()
 
@@ -387,8 +364,11 @@ class Coordinator:
         self.metrics.sites_up(self._presence.up())
 
     def _look_for_silence(self) -> None:
+        ticks = itertools.count(1)
         while not self._stopped.wait(_TICK_S):
             self._halt_lapsed()
+            if next(ticks) % _CLOSING_TICKS == 0:
+                self.commander.close_due()
             with self._comings:
                 for site in self._presence.silent():
                     self._gone(site)

@@ -257,6 +257,14 @@ class Journal:
         rows = self._rows(sql, study)
         return json.loads(rows[0][0]) if rows else None
 
+    def models(self, study: str) -> tuple[tuple[int, str], ...]:
+        """Return every model of a study: rounds applied and digest, oldest first."""
+        sql = (
+            "SELECT snapshot ->> '$.applied', snapshot ->> '$.model' FROM transitions"
+            " WHERE study = ? ORDER BY seq"
+        )
+        return tuple(dict(self._rows(sql, study)).items())
+
     def round_began(self, study: str) -> float:
         """Return when the present round of a launched study began, in seconds since 1970."""
         sql = (

@@ -145,8 +145,8 @@ def _resumed(state: State, event: Resumed) -> _Step:
 def _ordered(state: State, event: Ordered) -> _Step:  # noqa: PLR0911 - one return a verb
     """Pause after the open round, halt at once, go on, or end."""
     is_running = state.status in {"open", "closing"}
-    now = replace(state, order=event.number, stop_by=event.by, stop_on=event.on)
-    if state.status in {"waiting", "ended"}:
+    now = replace(state, order=max(state.order, event.number), stop_by=event.by, stop_on=event.on)
+    if state.status == "ended" or (state.status == "waiting" and event.verb != "close"):
         return state, ()
     match event.verb:
         case "pause" if not state.stop:

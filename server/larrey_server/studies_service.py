@@ -12,6 +12,7 @@ from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.coordinator import Coordinator
 from larrey_server.gatekeeper import Gatekeeper
 from larrey_server.studies import StudyBook
+from larrey_server.told import hear
 
 __all__ = ["StudiesService", "listing"]
 
@@ -46,7 +47,9 @@ class StudiesService(stubs.StudiesServicer):
         """Return the signed proposals that name the caller, with permits and rosters."""
         site = self._gatekeeper.site_of(context)
         self._coordinator.heard(site)
-        return listing(self._coordinator.book, site)
+        reply = listing(self._coordinator.book, site)
+        reply.orders.extend(self._coordinator.commander.orders_for(site))
+        return reply
 
     def Answer(
         self, request: wire.AnswerRequest, context: grpc.ServicerContext
@@ -62,4 +65,17 @@ class StudiesService(stubs.StudiesServicer):
         except Refusal as error:
             return wire.AnswerReply(recorded=False, code=error.code)
         self._coordinator.decided(site, answer)
+        return wire.AnswerReply(recorded=True)
+
+    def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
+        """Take another document that the caller signed; see `larrey_server.told`."""
+        site = self._gatekeeper.site_of(context)
+        self._coordinator.heard(site)
+        try:
+            hear(self._coordinator, site, Signed.from_bytes(request.document))
+        except IntegrityError as error:
+            self._coordinator.metrics.auth_failure("bad_signature")
+            return wire.AnswerReply(recorded=False, code=error.code)
+        except Refusal as error:
+            return wire.AnswerReply(recorded=False, code=error.code)
         return wire.AnswerReply(recorded=True)

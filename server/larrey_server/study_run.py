@@ -378,11 +378,13 @@ class StudyRun:
         return sign(certificate, self._around.signer).to_bytes()
 
     def _offer(self) -> None:
-        """Let sites fetch the newest model, and no older one."""
-        model, spool = self.state.model, self._around.spool
+        """Let sites fetch the newest model, no older one, and none after the end."""
+        state, spool = self.state, self._around.spool
+        model = "" if state.status == "ended" else state.model
         if model == self._offered:
             return
-        self._checkpoints.offer(spool, self.state.applied, model)
+        if model:
+            self._checkpoints.offer(spool, state.applied, model)
         if self._offered:
             spool.release(self._offered)
         self._offered = model

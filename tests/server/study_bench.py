@@ -20,6 +20,7 @@ from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed, si
 from larrey_protocol.study import Study, StudyFile
 from larrey_protocol.tensors import pack
 from larrey_server.aggregator import Aggregator
+from larrey_server.checkpoints import Checkpoints
 from larrey_server.journal import Journal, StudyRow
 from larrey_server.round_values import Launched, Resumed, SiteUp, Task, TaskKey, Ticked
 from larrey_server.spool import Spool
@@ -181,10 +182,10 @@ class Bench:
                 return
 
     def model(self) -> bytes:
-        return self.spool_bytes(self.run.state.model)
-
-    def spool_bytes(self, digest: str) -> bytes:
-        return self.spool.path(digest).read_bytes()
+        state = self.run.state
+        checkpoints = Checkpoints(self.folder / "studies", self.study)
+        assert checkpoints.holds(state.applied, state.model)
+        return checkpoints.model(state.applied).read_bytes()
 
     def audit(self) -> list[AuditRecord]:
         return list(self.journal.audit())

@@ -158,8 +158,7 @@ def test_updates_are_dropped_once_their_round_is_applied(bench: Bench) -> None:
     bench.update_of["beta"] = too_large
     bench.launch()
     bench.play()
-    left = [p.name for p in bench.spool.folder.iterdir()]
-    assert left == [bench.run.state.model.removeprefix("sha256:")]
+    assert list(bench.spool.folder.iterdir()) == []
 
 
 def test_below_quorum_the_round_is_repeated_and_stored_answers_count(bench: Bench) -> None:
@@ -253,9 +252,7 @@ def test_nothing_of_an_answer_stays_in_the_spool_when_the_study_ends_before_its_
         bench.run.handle(SiteDown(bench.now, "alpha"))
         bench.run.handle(SiteUp(bench.now, "alpha"))
     assert bench.run.state.status == "ended"
-    assert [p.name for p in bench.spool.folder.iterdir()] == [
-        bench.run.state.model.removeprefix("sha256:")
-    ]
+    assert list(bench.spool.folder.iterdir()) == []
 
 
 def test_a_step_that_is_not_durable_is_shown_to_nobody(bench: Bench) -> None:

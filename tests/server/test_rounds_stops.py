@@ -143,11 +143,17 @@ def test_a_close_ends_the_study_and_applies_nothing_more(applied: int, outcome: 
 
 
 @pytest.mark.parametrize("verb", ["pause", "halt", "resume", "close"])
-def test_orders_before_launch_and_after_the_end_change_nothing(verb: str) -> None:
-    before = begin(PLAN, "m0")
+def test_orders_after_the_end_change_nothing(verb: str) -> None:
     after, _ = play(opened(), order("close"))
-    assert play(before, order(verb)) == (before, [])
     assert play(after, order(verb, 9)) == (after, [])
+
+
+@pytest.mark.parametrize("verb", ["pause", "halt", "resume"])
+def test_only_a_close_can_stop_what_was_never_launched(verb: str) -> None:
+    before = begin(PLAN, "m0")
+    assert play(before, order(verb)) == (before, [])
+    after, actions = play(before, order("close"))
+    assert (after.status, after.outcome, actions) == ("ended", "FAILED", [Commit()])
 
 
 def test_a_withdrawn_site_is_taken_out_of_the_open_round_and_asked_no_more() -> None:

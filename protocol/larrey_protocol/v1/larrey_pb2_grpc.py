@@ -575,11 +575,6 @@ class ControlStub(object):
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeRequest.SerializeToString,
                 response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
                 _registered_method=True)
-        self.Launch = channel.unary_unary(
-                '/larrey.v1.Control/Launch',
-                request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
-                response_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
-                _registered_method=True)
         self.List = channel.unary_unary(
                 '/larrey.v1.Control/List',
                 request_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.ListStudiesRequest.SerializeToString,
@@ -647,12 +642,6 @@ class ControlServicer(object):
     """
 
     def Propose(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Launch(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -745,11 +734,6 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeRequest.FromString,
                     response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.SerializeToString,
             ),
-            'Launch': grpc.unary_unary_rpc_method_handler(
-                    servicer.Launch,
-                    request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.FromString,
-                    response_serializer=larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.SerializeToString,
-            ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
                     request_deserializer=larrey__protocol_dot_v1_dot_larrey__pb2.ListStudiesRequest.FromString,
@@ -839,33 +823,6 @@ class Control(object):
             '/larrey.v1.Control/Propose',
             larrey__protocol_dot_v1_dot_larrey__pb2.ProposeRequest.SerializeToString,
             larrey__protocol_dot_v1_dot_larrey__pb2.ProposeReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Launch(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/larrey.v1.Control/Launch',
-            larrey__protocol_dot_v1_dot_larrey__pb2.StudyRequest.SerializeToString,
-            larrey__protocol_dot_v1_dot_larrey__pb2.StatusReply.FromString,
             options,
             channel_credentials,
             insecure,

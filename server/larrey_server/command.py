@@ -1,0 +1,218 @@
+"""Has orders carried out: kept first, then given to the study's conductor, then told to the sites.
+
+What a kill leaves between keeping and carrying out is done at the next start: a study's state names
+the newest order that took effect, and the orders after it are given again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from larrey_protocol.canonical import short
+from larrey_protocol.decisions import DeletionReceipt, Order
+from larrey_protocol.errors import Refusal
+from larrey_protocol.signed import Signed, open_signed
+from larrey_server.closing import COORDINATOR, Closer
+from larrey_server.journal import StudyRow
+from larrey_server.lineage import descendants, models_with
+from larrey_server.orders import OrderBook, Present, require_sensible
+from larrey_server.studies import Answers
+
+if TYPE_CHECKING:
+    from larrey_server.coordinator import Coordinator
+
+__all__ = ["Commander"]
+
+logger = logging.getLogger(__name__)
+_PATIENCE_S = 5.0  # until a study has taken an order; a longer aggregation does not hold the caller
+
+Facts = dict[str, Any]  # Any: JSON
+
+
+class Commander:
+    """The orders of one coordinator; thread-safe."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._turn = threading.Lock()  # orders are carried out as they are numbered
+        book, journal = coordinator.book, coordinator.journal
+        self.orders = OrderBook(journal, lambda: (book.consortium, book.roster()))
+        self.closer = Closer(
+            journal, coordinator.spool, coordinator.state / "studies", coordinator.signer
+        )
+
+    def command(self, signed: Signed) -> Facts:
+        """Keep an order and carry it out; return the study's status, the same one given again too.
+
+        The status after ``withdraw`` also names every model that includes the site: ``includes``.
+
+        Raises:
+            IntegrityError, Refusal: as `OrderBook.take`; for a launch also
+                ``not-enough-approvals`` and as `StudyBook.require_launchable`.
+        """
+        with self._turn:
+            order = self.orders.take(signed, self._check)
+            if order is not None:
+                self._carry_out(order, signed.signer)
+        order = order or open_signed(signed, Order, signed.signer)
+        conductor = self._coordinator.conductor(order.study)
+        if conductor is not None:
+            conductor.settle(_PATIENCE_S)
+        self.close_due()
+        row = self._coordinator.book.find(order.study)
+        self._tell(row)
+        facts = self._coordinator.status(row)
+        if order.verb == "withdraw":
+            facts["includes"] = self.includes(row.digest, order.subject)
+        return facts
+
+    def halt(self, digest: str, code: str) -> None:
+        """Halt a running study without an order, because its permit ended, say.
+
+        Nobody has to believe a coordinator that stops; going on takes a person's order.
+        """
+        conductor = self._coordinator.conductor(digest)
+        if conductor is None or conductor.status()["stop"] == "halt":
+            return
+        self._coordinator.book.note(COORDINATOR, code, digest)
+        conductor.order("halt", 0, by=COORDINATOR, on=time.time())
+        logger.warning("study halted study=%s code=%s", short(digest), code)
+
+    def catch_up(self, row: StudyRow) -> None:
+        """Carry out what was kept and not carried out when the coordinator was last killed."""
+        if row.state == "ended":
+            return
+        kept = self._coordinator.journal.snapshot(row.digest) or {}
+        for given in self.orders.of(row.digest):
+            if given.order.number > int(kept.get("order", 0)):
+                try:
+                    self._carry_out(given.order, given.key)
+                except Refusal as error:
+                    logger.warning("not carried out study=%s %s", short(row.digest), error)
+        conductor = self._coordinator.conductor(row.digest)
+        for site, code in self._coordinator.book.answers(row.digest).refused.items():
+            if conductor is not None and code == "approval-revoked":
+                conductor.site_stopped(site, code)
+
+    def close_due(self) -> None:
+        """Delete what closed studies, and those whose retention is over, leave here."""
+        book = self._coordinator.book
+        for row in book.rows():
+            ordered = any(one.order.verb == "close" for one in self.orders.of(row.digest))
+            if not ordered and not book.is_retention_over(row.digest):
+                continue
+            conductor = self._coordinator.conductor(row.digest)
+            if row.state == "ended":
+                self.closer.close(book.study(row.digest))
+            elif conductor is not None and not ordered:
+                conductor.order("close", 0, by=COORDINATOR, on=time.time())
+
+    def facts(self, row: StudyRow) -> Facts:
+        """Return what orders add to a study's status."""
+        given = self.orders.of(row.digest)
+        deleted = self._coordinator.journal.documents("deletionreceipt", row.digest)
+        return {
+            "order": self.orders.last(row.digest),
+            "orders": [
+                {
+                    "number": o.number,
+                    "verb": o.verb,
+                    "subject": o.subject,
+                    "by": o.person,
+                    "at": o.at,
+                }
+                for o in (one.order for one in given)
+            ],
+            "deletions": [_deletion(row.document) for row in deleted],
+        }
+
+    def orders_for(self, site: str) -> list[bytes]:
+        """Return the signed orders about all studies that invite a site, oldest first."""
+        running, ended = self._coordinator.book.invited(site)
+        return [order for row in (*ended, *running) for order in self.orders.signed(row.digest)]
+
+    def includes(self, digest: str, site: str) -> list[Facts]:
+        """Return every model of a study, and of versions that amend it, that includes a site."""
+        book, journal = self._coordinator.book, self._coordinator.journal
+        parents = {r.digest: book.study(r.digest).file.study.parent for r in book.rows()}
+        return [
+            {"study": study, "name": book.study(study).name, **entry}
+            for study in descendants(digest, parents)
+            for entry in models_with(
+                site,
+                [row.cell for row in journal.contributions(study)],
+                journal.models(study),
+            )
+        ]
+
+    def _check(self, order: Order, key: str) -> None:
+        present = self._present(order.study)
+        require_sensible(order, key, present)
+        if order.verb == "launch":
+            row = self._coordinator.book.find(order.study)
+            self._launchable(row, key, present)
+
+    def _present(self, digest: str) -> Present:
+        book = self._coordinator.book
+        row, study = book.find(digest), book.study(digest)
+        status = self._coordinator.progress(study)
+        return Present(
+            name=row.name,
+            state=row.state,
+            stop=str(status["stop"]),
+            sites=study.file.site_names,
+            model=str(status["model"]) if row.state == "ended" and status["applied"] else "",
+            given=self.orders.of(digest),
+        )
+
+    def _launchable(self, row: StudyRow, key: str, present: Present) -> tuple[str, ...]:
+        """Return the sites with which a person, by public key, may start a study now."""
+        book = self._coordinator.book
+        book.require_launchable(row, key)
+        answers, quorum = book.answers(row.digest), book.study(row.digest).file.rounds.quorum
+        approved = tuple(site for site in answers.approved if site not in present.withdrawn)
+        if len(approved) < quorum:
+            raise Refusal(
+                "not-enough-approvals",
+                f"{len(approved)} sites approved, the quorum is {quorum}{_others(answers)}",
+                f"Ask the sites to run: larrey-site study approve {short(row.digest)}",
+            )
+        return approved
+
+    def _carry_out(self, order: Order, key: str) -> None:
+        coordinator, study = self._coordinator, order.study
+        logger.info("order study=%s verb=%s by=%s", short(study), order.verb, order.person)
+        row, conductor = coordinator.book.find(study), coordinator.conductor(study)
+        if order.verb == "launch":
+            sites = self._launchable(row, key, self._present(study))
+            coordinator.start(row, sites, order.number)
+        elif order.verb == "withdraw" and conductor is not None:
+            conductor.site_stopped(order.subject, "site-withdrawn", order.number)
+        elif order.verb in {"pause", "halt", "resume", "close"}:
+            if conductor is None and row.state == "proposed":
+                conductor = coordinator.begin(coordinator.book.study(study))
+            if conductor is not None:
+                conductor.order(order.verb, order.number, by=order.person, on=order.at)
+
+    def _tell(self, row: StudyRow) -> None:
+        sites = self._coordinator.book.study(row.digest).file.site_names
+        self._coordinator.book.changed(sites)
+        self._coordinator.wake(sites)
+
+
+def _others(answers: Answers) -> str:
+    """Return who did not approve, and why, as the rest of a sentence."""
+    refused = "".join(f"; {site} refused ({code})" for site, code in answers.refused.items())
+    silent = f"; no answer from {', '.join(answers.silent)}" if answers.silent else ""
+    old = f"; outdated approval of {', '.join(answers.outdated)}" if answers.outdated else ""
+    return refused + silent + old
+
+
+def _deletion(document: bytes) -> Facts:
+    signed = Signed.from_bytes(document)
+    receipt = open_signed(signed, DeletionReceipt, signed.signer)
+    size = sum(item.bytes for item in receipt.items)
+    return {"by": receipt.by, "at": receipt.at, "items": len(receipt.items), "bytes": size}
