@@ -11,6 +11,7 @@ import queue
 import threading
 from contextlib import suppress
 
+from larrey_client.credentials import Renewal
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
 from larrey_client.flower import Incoming, open_take
@@ -36,6 +37,7 @@ class Agent:
         self.desk = Desk(node)
         self.node = node
         self._worker = Worker(node)
+        self._renewal = Renewal(node)
         self._requests: queue.Queue[tuple[Incoming, float] | None] = queue.Queue(_WAITING_REQUESTS)
         self._seen = 0  # revision of the coordinator's list of studies
         self._heard_at = float("-inf")
@@ -91,6 +93,7 @@ class Agent:
         reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
         self._pass_on(reply)
+        self._renewal.look()
         if reply.studies_revision != self._seen:
             self._seen = self.desk.sync()
         else:
