@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from larrey_server.operator import Operator
 
-__all__ = ["STUDY", "Run", "Subparsers", "group", "online", "open_operator", "print_facts", "verb"]
+__all__ = [
+    "STUDY",
+    "Run",
+    "Subparsers",
+    "add_operator",
+    "group",
+    "online",
+    "open_operator",
+    "print_facts",
+    "verb",
+]
 
 STUDY = "digest, its first twelve digits, or name"
 _OPERATOR = "operator file (default: $LARREY_OPERATOR)"
@@ -57,9 +67,14 @@ def online(
 ) -> argparse.ArgumentParser:
     """Add a verb that speaks to the coordinator; ``example`` is the whole command up to it."""
     parser = verb(verbs, name, text, run, f"example:\n  {example} --operator operator.toml\n")
-    parser.add_argument("--operator", type=Path, help=_OPERATOR, metavar="FILE")
+    add_operator(parser)
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     return parser
+
+
+def add_operator(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the operator file."""
+    parser.add_argument("--operator", type=Path, help=_OPERATOR, metavar="FILE")
 
 
 def open_operator(parsed: argparse.Namespace) -> Operator:

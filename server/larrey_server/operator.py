@@ -26,7 +26,7 @@ from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.settings import OperatorSettings, split_address
-from larrey_server.signers import Signer, signer
+from larrey_server.signers import Signer, consortium_key, root_signer, signer
 
 __all__ = ["Operator"]
 
@@ -137,6 +137,22 @@ class Operator:
         """
         return signer(self._settings)
 
+    def root(self) -> Signer:
+        """Return the consortium's own key, which signs rosters.
+
+        Raises:
+            UsageError: ``no-signing-key``, or as `load_person_key`.
+        """
+        return root_signer(self._settings)
+
+    def consortium(self) -> str:
+        """Return the consortium's public key that the operator file pins.
+
+        Raises:
+            UsageError: ``no-consortium-key``, or as `load_person_key`.
+        """
+        return consortium_key(self._settings)
+
     def list(self) -> list[Facts]:
         """Return the status of every study, oldest first."""
         with self._answered():
@@ -193,6 +209,12 @@ class Operator:
         """
         signed = self.documents(study)[0]
         return open_signed(signed, Proposal, signed.signer).study
+
+    def members(self, request: Facts) -> Facts:
+        """Ask something about members; see `larrey_server.members_command`."""
+        with self._answered():
+            asked = wire.MembersRequest(json=json.dumps(request))
+            return cast(Facts, json.loads(self._control.Members(asked, timeout=_TIMEOUT_S).json))
 
     def put_permit(self, signed: Signed) -> str:
         """Send a signed version of a permit and return its digest."""

@@ -1,0 +1,169 @@
+"""`larrey person|roster|consortium …`: who signs for the consortium, and whom it vouches for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from larrey_server.cli_build import (
+    Subparsers,
+    add_operator,
+    group,
+    online,
+    open_operator,
+    print_facts,
+    verb,
+)
+
+if TYPE_CHECKING:
+    from larrey_protocol.keys import SigningKey
+    from larrey_protocol.roster import Roster
+    from larrey_server.operator import Operator
+
+__all__ = ["command"]
+
+_PERSON = """example:
+  larrey person new ada --role lead --out ada.key >> roster.toml
+
+Asks for a passphrase; LARREY_PASSPHRASE_FILE names a file of mode 0600 that holds it. The key stays
+with its owner; the printed lines go into roster.toml.
+"""
+_DRAFT = "larrey roster draft > roster.toml"
+
+
+def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``person``, ``roster`` and ``consortium`` to the parser."""
+    people = group(commands, "person", "keys of persons", "larrey person new ada --out ada.key")
+    new = verb(people, "new", "make a person's key behind a passphrase", _new_person, _PERSON)
+    new.add_argument("name", metavar="NAME", help="as permits name the person, e.g. ada")
+    new.add_argument("--role", choices=("lead", "member", "operator", "auditor"), default="member")
+    new.add_argument("--out", type=Path, required=True, help="new key file", metavar="FILE")
+    rosters = group(commands, "roster", "sites and people that the consortium vouches for", _DRAFT)
+    text = "print roster.toml from the coordinator's members, to be compared by phone"
+    add_operator(verb(rosters, "draft", text, _draft, f"example:\n  {_DRAFT}\n"))
+    sign = online(
+        rosters,
+        "sign",
+        "sign a roster under the consortium's key and send it",
+        _sign,
+        "larrey roster sign roster.toml",
+    )
+    sign.add_argument("file", type=Path, help="roster.toml; without a version it is the next one")
+    online(rosters, "show", "show the newest roster", _show, "larrey roster show")
+    keys = group(
+        commands, "consortium", "the consortium's key", "larrey consortium rotate --new-key new.key"
+    )
+    rotate = online(
+        keys,
+        "rotate",
+        "replace the consortium's key, signed by the old one",
+        _rotate,
+        "larrey consortium rotate --new-key new.key",
+    )
+    rotate.add_argument(
+        "--new-key", type=Path, required=True, help="key file, made if need be", metavar="FILE"
+    )
+
+
+def _new_person(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.keys import SigningKey, fingerprint
+    from larrey_protocol.passphrase import new_passphrase
+    from larrey_protocol.people import Person
+    from larrey_protocol.tomlfile import validate
+    from larrey_server.vouching import table
+
+    key = SigningKey.generate()
+    facts = {"name": parsed.name, "role": parsed.role, "key": key.public}
+    person = validate(facts, Person, "person new")
+    key.save(parsed.out, new_passphrase(f"New passphrase of {parsed.out}: "))
+    sys.stdout.write(table("people", person))
+    sys.stderr.write(f"fingerprint to read out by phone: {fingerprint(key.public)}\n")
+    return 0
+
+
+def _draft(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.roster import Seat
+    from larrey_server.vouching import draft
+
+    with open_operator(parsed) as operator:
+        _, present = _vouched(operator)
+        members = operator.members({"verb": "list"})["sites"]
+    seats = [
+        Seat(name=member["site"], key=member["key"])
+        for member in members
+        if member["state"] == "active" and member["key"]
+    ]
+    sys.stdout.write(draft(seats, present))
+    return 0
+
+
+def _sign(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.signed import sign
+    from larrey_protocol.tomlfile import load_toml
+    from larrey_server.vouching import RosterFile, next_roster
+
+    file = load_toml(parsed.file, RosterFile)
+    with open_operator(parsed) as operator:
+        _, present = _vouched(operator)
+        roster = next_roster(file, present, time.time())
+        digest = operator.put_roster(sign(roster, operator.root().key))
+    facts = {"version": roster.version, "digest": digest, "sites": [s.name for s in roster.sites]}
+    print_facts(facts | {"people": [p.name for p in roster.people]}, as_json=parsed.json)
+    return 0
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.keys import fingerprint
+
+    with open_operator(parsed) as operator:
+        key, roster = _vouched(operator)
+    if parsed.json:
+        sys.stdout.write(json.dumps(roster.model_dump(mode="json") | {"consortium": key}) + "\n")
+        return 0
+    sys.stdout.write(f"roster version {roster.version} of consortium {fingerprint(key)}\n")
+    for seat in roster.sites:
+        sys.stdout.write(f"site    {seat.name:<20} {fingerprint(seat.key)}\n")
+    for person in roster.people:
+        sys.stdout.write(f"{person.role:<7} {person.name:<20} {fingerprint(person.key)}\n")
+    return 0
+
+
+def _rotate(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.keys import fingerprint
+    from larrey_protocol.roster import KeyChange
+    from larrey_protocol.signed import sign
+
+    with open_operator(parsed) as operator:
+        _, roster = _vouched(operator)
+        old, new = operator.root().key, _made(parsed.new_key)
+        change = KeyChange(old=old.public, new=new.public, at=time.time())
+        digest = operator.put_roster(sign(change, old))
+        again = roster.model_copy(update={"version": roster.version + 1, "issued_at": time.time()})
+        operator.put_roster(sign(again, new))
+    print_facts({"key": new.public, "digest": digest}, as_json=parsed.json)
+    sys.stderr.write(
+        f"the consortium's key is {fingerprint(new.public)} now; read it out by phone, and name it"
+        " under [consortium] in operator.toml and coordinator.toml\n"
+    )
+    return 0
+
+
+def _made(path: Path) -> SigningKey:
+    """Return the key in a file, made behind a passphrase where there is none yet."""
+    from larrey_protocol.keys import SigningKey
+    from larrey_protocol.passphrase import load_person_key, new_passphrase
+
+    if not path.exists():
+        SigningKey.generate().save(path, new_passphrase(f"New passphrase of {path}: "))
+    return load_person_key(path)
+
+
+def _vouched(operator: Operator) -> tuple[str, Roster]:
+    """Return the consortium's key and newest roster, verified under the operator file's key."""
+    from larrey_server.vouching import newest
+
+    return newest(operator.rosters(), operator.consortium())

@@ -1,0 +1,163 @@
+"""`larrey permit …`: state, change and revoke the permits under which studies run."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from larrey_server.cli_build import Subparsers, group, online, open_operator, print_facts, verb
+
+if TYPE_CHECKING:
+    from larrey_protocol.permit import Permit
+    from larrey_server.operator import Operator
+
+__all__ = ["command"]
+
+_NEW = """example:
+  larrey permit new --out permit.toml
+
+Writes a commented permit to fill in; larrey permit sign checks every value.
+"""
+_REFERENCE = "the authority's number, e.g. FR/2026/0001"
+
+
+def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``permit`` and its verbs to the parser."""
+    verbs = group(
+        commands,
+        "permit",
+        "state, change and revoke permits",
+        "larrey permit new --out permit.toml",
+    )
+    new = verb(verbs, "new", "write a commented permit to fill in", _new, _NEW)
+    new.add_argument("--out", type=Path, required=True, help="new file", metavar="FILE")
+    for name, text, run in (
+        ("sign", "sign the first version of a permit and send it", _sign),
+        ("amend", "sign the next version of a permit and send it", _amend),
+    ):
+        online(verbs, name, text, run, f"larrey permit {name} permit.toml").add_argument(
+            "file", type=Path, help="permit.toml"
+        )
+    for name, text, run in (
+        ("revoke", "end a permit for good; its studies are halted", _revoke),
+        ("history", "show every version of a permit", _history),
+    ):
+        online(verbs, name, text, run, f"larrey permit {name} FR/2026/0001").add_argument(
+            "reference", help=_REFERENCE
+        )
+    online(verbs, "list", "show all permits as they stand today", _list, "larrey permit list")
+
+
+def _new(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.errors import FileError
+    from larrey_server.permits import TEMPLATE
+
+    day = _today()
+    text = TEMPLATE.format(day=day, year_later=day + dt.timedelta(days=365))
+    try:
+        with parsed.out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise FileError(
+            "file-exists", f"{parsed.out} exists already", "Choose another --out."
+        ) from None
+    sys.stderr.write(f"fill in {parsed.out}, then: larrey permit sign {parsed.out}\n")
+    return 0
+
+
+def _sign(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.permit import load_permit
+    from larrey_server.permits import first, opened
+
+    wanted = load_permit(parsed.file)
+    with open_operator(parsed) as operator:
+        return _send(operator, first(wanted, opened(operator.permits(wanted.reference))), parsed)
+
+
+def _amend(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.permit import load_permit
+    from larrey_server.permits import amended, opened
+
+    wanted = load_permit(parsed.file)
+    with open_operator(parsed) as operator:
+        return _send(operator, amended(wanted, opened(operator.permits(wanted.reference))), parsed)
+
+
+def _revoke(parsed: argparse.Namespace) -> int:
+    from larrey_server.permits import opened, revoked
+
+    with open_operator(parsed) as operator:
+        versions = opened(operator.permits(parsed.reference))
+        return _send(operator, revoked(parsed.reference, versions, _today()), parsed)
+
+
+def _history(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.errors import Refusal
+
+    with open_operator(parsed) as operator:
+        rows = _rows(operator, parsed.reference)
+    if not rows:
+        raise Refusal(
+            "permit-unknown", f"no permit {parsed.reference} is known", "See: larrey permit list"
+        )
+    return _show(rows, parsed)
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    with open_operator(parsed) as operator:
+        rows = [row for row in _rows(operator, "") if row["stands"] != "REPLACED"]
+    if not rows:
+        sys.stderr.write("no permits yet; begin with: larrey permit new --out permit.toml\n")
+    return _show(rows, parsed)
+
+
+def _send(operator: Operator, permit: Permit, parsed: argparse.Namespace) -> int:
+    from larrey_protocol.signed import sign
+
+    digest = operator.put_permit(sign(permit, operator.signer.key))
+    facts = {
+        "reference": permit.reference,
+        "version": permit.permit.version,
+        "state": permit.permit.state,
+        "digest": digest,
+    }
+    print_facts(facts, as_json=parsed.json)
+    sys.stderr.write("each site's data protection officer countersigns this version\n")
+    return 0
+
+
+def _rows(operator: Operator, reference: str) -> list[dict[str, Any]]:  # Any: JSON
+    """Return the history of one permit, of all without a reference."""
+    from larrey_server.permits import history, opened
+    from larrey_server.vouching import newest
+
+    key, roster = newest(operator.rosters(), operator.consortium())
+    versions = opened(operator.permits(reference))
+    references = dict.fromkeys(permit.reference for _, permit in versions)
+    return [
+        row
+        for name in references
+        for row in history([v for v in versions if v[1].reference == name], roster, key, _today())
+    ]
+
+
+def _show(rows: list[dict[str, Any]], parsed: argparse.Namespace) -> int:  # Any: JSON
+    if parsed.json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return 0
+    for row in rows:
+        stands = row["stands"] if row["stands"] != "REPLACED" else "replaced"
+        sys.stdout.write(
+            f"{row['reference']:<20} {row['version']:>3}  {row['state']:<8} {stands:<13}"
+            f" {row['valid_from']} to {row['valid_until']}  {row['signed_by']:<12}"
+            f" {row['digest'][7:19]}\n"
+        )
+    return 0
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
