@@ -10,10 +10,10 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
@@ -22,6 +22,9 @@ from larrey_protocol.errors import IntegrityError, TransportError
 from larrey_protocol.streams import STREAM_OPTIONS
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+
+if TYPE_CHECKING:
+    from larrey_client.border import Border
 
 __all__ = ["Download", "Exchange", "Tls", "is_passing"]
 
@@ -75,18 +78,33 @@ class Tls:
 class Exchange:
     """Calls to one coordinator; every method may raise `TransportError`."""
 
-    def __init__(self, address: str, tls: Tls, count: Callable[[int, int], None]) -> None:
-        """Open the channel; ``count`` is told bytes sent and received."""
+    def __init__(
+        self,
+        address: str,
+        tls: Tls,
+        count: Callable[[int, int], None],
+        border: Border | None = None,
+    ) -> None:
+        """Open the channel.
+
+        Args:
+            address: of the coordinator.
+            tls: who we are and whom we trust.
+            count: is told bytes sent and received.
+            border: checks and records every request; None only where there are no patients'
+                data: while joining, in benches.
+        """
         self._address = address
+        self._border = border
         self._count = count
         self._lock = threading.Lock()
-        self._line = _Line(address, tls)
+        self._line = _Line(address, tls, border)
         self._lines = {self._line}
 
     def reopen(self, tls: Tls) -> None:
         """Use other credentials from the next call on; calls in flight end on the old channel."""
         with self._lock:
-            old, self._line = self._line, _Line(self._address, tls)
+            old, self._line = self._line, _Line(self._address, tls, self._border)
             self._lines.add(self._line)
             is_idle = not old.calls
             if is_idle:
@@ -116,6 +134,10 @@ class Exchange:
                 wire.RenewCall(request=signed), timeout=_CALL_TIMEOUT_S
             )
         return reply
+
+    def about(self, study: str, round_number: int, phase: str) -> AbstractContextManager[None]:
+        """Say what this thread's streams are about, for the record of what left."""
+        return self._border.about(study, round_number, phase) if self._border else nullcontext()
 
     def take(self, version: str, studies_seen: int) -> wire.TakeReply:
         """Return the next piece of work, or an empty reply after the long poll."""
@@ -204,13 +226,14 @@ class Exchange:
 class _Line:
     """One channel, its services, and how many calls are on it."""
 
-    def __init__(self, address: str, tls: Tls) -> None:
+    def __init__(self, address: str, tls: Tls, border: Border | None) -> None:
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         proxy = ("grpc.enable_http_proxy", int(address.rpartition(":")[0] not in _LOOPBACK))
         self.channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
-        self.exchange = stubs.ExchangeStub(self.channel)  # type: ignore[no-untyped-call]
-        self.studies = stubs.StudiesStub(self.channel)  # type: ignore[no-untyped-call]
-        self.enrolment = stubs.EnrolmentStub(self.channel)  # type: ignore[no-untyped-call]
+        guarded = grpc.intercept_channel(self.channel, border) if border else self.channel
+        self.exchange = stubs.ExchangeStub(guarded)  # type: ignore[no-untyped-call]
+        self.studies = stubs.StudiesStub(guarded)  # type: ignore[no-untyped-call]
+        self.enrolment = stubs.EnrolmentStub(guarded)  # type: ignore[no-untyped-call]
         self.calls = 0
 
 

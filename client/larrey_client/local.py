@@ -37,7 +37,14 @@ Handler = Callable[[Mapping[str, Any], str], Any]  # Any: JSON values are recurs
 class Door:
     """Serves commands until it is closed."""
 
-    def __init__(self, state: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        handlers: Mapping[str, Handler],
+        record: Callable[[str, str, str], None] = lambda *_: None,
+    ) -> None:
+        """Open the door; ``record`` is told who used which command with which outcome."""
+        self._record = record
         self._path = state / SOCKET
         self._handlers = handlers
         self._path.unlink(missing_ok=True)  # of a node that was killed; the state lock is ours
@@ -79,9 +86,17 @@ class Door:
     def _answer(self, line: bytes, actor: str) -> dict[str, Any]:  # Any: JSON
         try:
             request = json.loads(line)
-            handler = self._handlers[request.pop("command")]
+            command = str(request.pop("command"))
+            handler = self._handlers[command]
         except (ValueError, KeyError, TypeError, AttributeError):
             return _error("request-malformed", "the local request was not understood", "")
+        answer = self._handled(handler, request, actor)
+        self._record(actor, command, answer.get("error", {"code": "ok"})["code"])
+        return answer
+
+    def _handled(
+        self, handler: Handler, request: Mapping[str, Any], actor: str
+    ) -> dict[str, Any]:  # Any: JSON
         try:
             return {"value": handler(request, actor)}
         except LarreyError as error:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from larrey_client.flower import Incoming, make_give
 from larrey_client.node import Node, delays
 from larrey_client.records import Answered
 from larrey_protocol.errors import IntegrityError, Refusal, TransportError
+from larrey_protocol.refusals import MAY_LEAVE
 
 __all__ = ["Outbox", "patiently"]
 
@@ -71,7 +73,8 @@ class Outbox:
         def attempt(count: int) -> bool:
             left = max(deadline - self._node.monotonic(), 0.001)
             resume = is_repeat or count > 0
-            self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
+            with self._about(incoming):
+                self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
             reply = self._node.exchange.give(give)
             if not reply.accepted:
                 logger.warning("update=%s not taken code=%r", answered.update[:19], reply.code)
@@ -80,10 +83,17 @@ class Outbox:
         return patiently(self._node, attempt, deadline=deadline)
 
     def send_code(self, incoming: Incoming, code: str) -> None:
-        """Tell the coordinator why there is no update."""
+        """Tell the coordinator why there is no update; a code that may not leave is not told."""
+        if code not in MAY_LEAVE:
+            logger.warning("code=%s stays here", code)
+            code = "node-failed"
         give = make_give(incoming, update="", code=code, receipt=b"")
         deadline = self._node.monotonic() + _CODE_PATIENCE_S
         patiently(self._node, lambda _: self._node.exchange.give(give), deadline=deadline)
+
+    def _about(self, incoming: Incoming) -> AbstractContextManager[None]:
+        study, round_number, phase, _ = incoming.task.key if incoming.task else ("", 0, "", "")
+        return self._node.exchange.about(study, round_number, phase)
 
     def _path(self, digest: str) -> Path:
         return self._node.store.spool / digest.removeprefix("sha256:")

@@ -83,6 +83,7 @@ class SiteStore:
         self._connection = connection
         self._now = now
         self._lock = threading.RLock()
+        self.on_audit: Callable[[], None] = lambda: None  # after each commit with audit records
         self._last = _create(connection)
         self.records = SiteRecords(connection)
         self._latest = self.records.latest_at()
@@ -134,6 +135,8 @@ class SiteStore:
                 self._last = last
                 self._connection.execute("ROLLBACK")
                 raise
+            if self._last is not last:
+                self.on_audit()
 
     @contextmanager
     def reading(self) -> Iterator[SiteRecords]:
