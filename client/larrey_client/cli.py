@@ -14,7 +14,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from larrey_client.commands import audit, ledger, node, study
+from larrey_client.commands import (
+    audit,
+    data,
+    extract,
+    families,
+    join,
+    ledger,
+    node,
+    opposition,
+    study,
+)
 from larrey_client.commands.build import Build
 from larrey_client.settings import load_settings
 from larrey_protocol.errors import LarreyError
@@ -30,7 +40,12 @@ _SUBJECTS = (
     node,
     study,
     ledger,
+    data,
+    families,
+    opposition,
     audit,
+    extract,
+    join,
 )
 
 
@@ -48,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     if value is not None:
         sys.stdout.write((json.dumps(value) if options.json else options.tell(value)) + "\n")
-    return 0
+    return int(getattr(options, "exit_status", 0))
 
 
 def build_parser() -> argparse.ArgumentParser:

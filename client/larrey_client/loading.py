@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from typing import TYPE_CHECKING
 
 from larrey_client.data.opposition import day_of, entries, excluded, strictest
 from larrey_client.data.reading import Reading
 from larrey_client.extract.snapshots import rows_of
-from larrey_client.node import Node
 from larrey_client.records import SiteRecords
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_client.sources_settings import ImageSource
-from larrey_client.trainer_link import Loaded
 from larrey_protocol.contract import Contract
 from larrey_protocol.permit import Permit
 from larrey_protocol.study import Study
+
+if TYPE_CHECKING:
+    from larrey_client.node import Node
+    from larrey_client.trainer_link import Loaded
 
 __all__ = ["load_rows", "opposition_of", "permit_of", "reading_of"]
 

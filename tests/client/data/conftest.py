@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.client.training.conftest import contract, make_study, table
+from tests.client.training.conftest import contract, make_study, private, table
 
-__all__ = ["contract", "make_study", "table"]
+__all__ = ["contract", "make_study", "private", "table"]
