@@ -237,7 +237,9 @@ class SitePeer:
         """Return the digests of permit and seats that an approval of a listed study binds."""
         listed = self.studies.List(wire.ListStudiesRequest())
         proposals = [opened(Proposal, data).study for data in listed.proposals]
-        file = next(found.file for found in proposals if found.digest == study)
+        file = next((found.file for found in proposals if found.digest == study), None)
+        if file is None:
+            return {}
         permits = [Signed.from_bytes(data) for data in listed.permits]
         named = [
             signed.digest
