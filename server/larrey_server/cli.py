@@ -15,7 +15,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 from larrey_protocol.errors import LarreyError
-from larrey_server import cli_people, cli_permit, cli_study
+from larrey_server import cli_members, cli_people, cli_permit, cli_study
 
 __all__ = ["main", "make_parser"]
 
@@ -61,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"larrey {version('larrey')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands)
+    cli_members.command(commands)
     cli_study.command(commands)
     cli_permit.command(commands)
     cli_people.command(commands)

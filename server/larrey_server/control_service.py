@@ -147,6 +147,7 @@ class ControlService(stubs.ControlServicer):
         operator = self._gatekeeper.caller(context).name
         with _explained(context):
             answer = answer_members(self._coordinator.membership, request.json, operator)
+            answer["consortium"] = self._coordinator.book.consortium
             return wire.StatusReply(json=_json(answer))
 
 
