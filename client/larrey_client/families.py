@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from larrey_protocol.people import Person, require_right
 from larrey_protocol.signed import Signed, open_signed
 
 __all__ = [
+    "families_on_record",
     "family_of",
     "is_registered",
     "move",
@@ -39,19 +41,19 @@ _FOLDER = "families"
 def family_of(store: SiteStore, dataset: str) -> str:
     """Return the family whose budget the dataset uses: the ledger's name for it."""
     with store.reading() as records:
-        row = records.connection.execute(
-            "SELECT family FROM families WHERE dataset = ? ORDER BY seq DESC LIMIT 1", (dataset,)
-        ).fetchone()
-    return str(row[0]) if row else dataset
+        return families_on_record(records.connection).get(dataset, dataset)
+
+
+def families_on_record(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the family of every registered dataset, from any connection to the site's database."""
+    rows = connection.execute("SELECT dataset, family FROM families ORDER BY seq")
+    return {str(dataset): str(family) for dataset, family in rows.fetchall()}
 
 
 def is_registered(store: SiteStore, dataset: str) -> bool:
     """Return whether the dataset's patients were compared with those of every other."""
     with store.reading() as records:
-        row = records.connection.execute(
-            "SELECT 1 FROM families WHERE dataset = ?", (dataset,)
-        ).fetchone()
-    return row is not None
+        return dataset in families_on_record(records.connection)
 
 
 def unit_text(column: str) -> str:

@@ -63,6 +63,11 @@ class Anchors:
         """Return why every request is refused, None while the state holds all that is anchored."""
         return self._behind
 
+    @property
+    def code(self) -> str:
+        """Return why every request is refused, as a code; empty while none is."""
+        return self._behind.code if self._behind else ""
+
     def require(self) -> None:
         """Return while the state holds everything that any anchor says.
 

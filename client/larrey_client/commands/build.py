@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from larrey_client.settings import SiteSettings
 from larrey_protocol.errors import TransportError
 
-__all__ = ["Act", "Build", "Json", "ask", "pairs", "read"]
+if TYPE_CHECKING:
+    from larrey_client.store import SiteStore
+
+__all__ = ["Act", "Build", "Json", "ask", "pairs", "read", "write"]
 
 Json = Any  # Any: JSON values are recursive
 Act = Callable[[SiteSettings, argparse.Namespace], Json]
@@ -38,6 +42,7 @@ class Build:
         self._commands = parser.add_subparsers(required=True, metavar="COMMAND")
         self._common = common
         self._groups: dict[str, Any] = {}  # Any: argparse's own action has no public type
+        self._single: dict[str, argparse.ArgumentParser] = {}  # commands that have verbs, too
 
     def command(
         self, words: str, text: str, act: Act, tell: Tell | None = None, *, example: str = ""
@@ -63,9 +68,14 @@ class Build:
             parents=[self._common],
         )
         command.set_defaults(act=act, tell=tell or pairs, needs_settings=True)
+        if not group:
+            self._single[verb] = command
         return command
 
     def _group(self, name: str) -> Any:  # Any: as above
+        if name in self._single and name not in self._groups:
+            verbs = self._single[name].add_subparsers(metavar="VERB")
+            self._groups[name] = verbs
         if name not in self._groups:
             parser = self._commands.add_parser(name, help=_GROUPS[name])
             self._groups[name] = parser.add_subparsers(required=True, metavar="VERB")
@@ -102,6 +112,27 @@ def read(
         return offline(connection)
     finally:
         connection.close()
+
+
+def write(
+    settings: SiteSettings,
+    command: str,
+    offline: Callable[[SiteStore], Json],
+    **arguments: Json,
+) -> Json:
+    """Ask the running node, or write to its state where none runs."""
+    from larrey_client.store import SiteStore
+
+    try:
+        return ask(settings, command, **arguments)
+    except TransportError as error:
+        if error.code != "agent-not-running":
+            raise
+    store = SiteStore.open(settings.site.state, time.time)
+    try:
+        return offline(store)
+    finally:
+        store.close()
 
 
 def pairs(value: Json) -> str:
