@@ -19,8 +19,10 @@ from larrey_protocol.keys import SigningKey, write_private
 from larrey_protocol.signed import Proposal, sign
 from larrey_protocol.study import Study
 from tests.client.node.peer import Peer, wait_until
+from tests.client.node.people import People, make_permit, make_roster
 from tests.client.node.trainers import SmallTrainer
 
+Approve = Callable[[Agent, Study], Study]
 SITE_TOML = """
 [site]
 name = "alpha"
@@ -39,9 +41,19 @@ name = "heart"
 path = "heart.csv"
 epsilon = 8.0
 delta = 1e-5
+[[people]]
+name = "ines"
+role = "it"
+key = "{it}"
+[[people]]
+name = "dora"
+role = "dpo"
+key = "{dpo}"
 [policy]
+approvals = ["it", "dpo"]
 min_noise_multiplier = 1.0
 max_epsilon_per_study = 3.0
+completion_bucket_s = 0.0
 """
 
 
@@ -52,6 +64,7 @@ class Pki:
     site: Credential
     consortium: SigningKey = field(default_factory=SigningKey.generate)
     signing: SigningKey = field(default_factory=SigningKey.generate)
+    people: People = field(default_factory=People)
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +90,22 @@ def site_file(pki: Pki, peer: Peer, tmp_path: Path) -> Path:
     write_private(tmp_path / "site.key", pki.site.key)
     pki.signing.save(tmp_path / "signing.pem")
     path = tmp_path / "site.toml"
-    path.write_text(SITE_TOML.format(port=peer.port, consortium=pki.consortium.public))
+    people = pki.people
+    path.write_text(
+        SITE_TOML.format(
+            port=peer.port,
+            consortium=pki.consortium.public,
+            it=people.it.public,
+            dpo=people.dpo.public,
+        )
+    )
     return path
 
 
 @pytest.fixture
-def settings(site_file: Path) -> SiteSettings:
-    return load_settings(site_file)
+def settings(site_file: Path, pki: Pki) -> SiteSettings:
+    """Return settings whose charter both persons signed."""
+    return pki.people.sign_charter(load_settings(site_file))
 
 
 @pytest.fixture
@@ -113,17 +135,39 @@ def agent(start: Callable[[], Agent]) -> Agent:
 
 
 @pytest.fixture
-def approve(pki: Pki, peer: Peer) -> Callable[[Agent, Study], Study]:
-    """Return what proposes a study and approves it at the site."""
+def approve(pki: Pki, peer: Peer) -> Approve:
+    """Return what proposes a study, has both persons approve it, and launches it."""
 
     def act(agent: Agent, study: Study) -> Study:
-        peer.propose(sign(Proposal(study=study, proposed_at=1.0), pki.consortium).to_bytes())
-        wait_until(lambda: knows(agent, study))
-        agent.desk.approve(study.digest, None, "it-person")
+        propose(peer, pki, agent, study)
+        for key in (pki.people.it, pki.people.dpo):
+            pki.people.approve(agent, study, key)
         agent.desk.send_decisions()
+        pki.people.launch(agent, study, pki.consortium)
         return study
 
     return act
+
+
+@pytest.fixture
+def lawful(pki: Pki, peer: Peer) -> Callable[[Agent, Study], Study]:
+    """Return what proposes a study under a permit that the officer has countersigned."""
+
+    def act(agent: Agent, study: Study) -> Study:
+        return propose(peer, pki, agent, study)
+
+    return act
+
+
+def propose(peer: Peer, pki: Pki, agent: Agent, study: Study) -> Study:
+    """Have the roster, the permit and the study arrive; countersign the permit."""
+    if not peer.rosters:
+        peer.rosters.append(sign(make_roster(pki.signing.public), pki.consortium).to_bytes())
+        peer.permits.append(sign(make_permit(), pki.consortium).to_bytes())
+    peer.propose(sign(Proposal(study=study, proposed_at=1.0), pki.consortium).to_bytes())
+    wait_until(lambda: knows(agent, study))
+    pki.people.countersign(agent, study.file.study.permit)
+    return study
 
 
 def knows(agent: Agent, study: Study) -> bool:
