@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from larrey_protocol.tomlfile import Record
 from larrey_protocol.ucum import is_ucum
 
-__all__ = ["Column", "Contract", "Image", "Label", "Split", "Step", "Unit"]
+__all__ = ["Column", "Contract", "Exclusions", "Image", "Label", "Split", "Step", "Unit"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,60}$")]
 # A statistic may come from the contract; a debited DP release will be the second source.

@@ -178,7 +178,7 @@ def _png(data: bytes, image: Image) -> NDArray[np.float32]:
         from PIL import Image as Pillow
     except ImportError:
         raise DataError(
-            "pillow-missing", "reading PNG needs Pillow", "Install: larrey[images]"
+            "pillow-missing", "reading PNG needs Pillow", "Install the extra 'images'."
         ) from None
     try:
         with warnings.catch_warnings():

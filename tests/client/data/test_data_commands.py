@@ -14,7 +14,9 @@ import tomli_w
 from larrey_client.cli import main
 from larrey_client.data.identity import patient_hash
 from larrey_client.data.secret import site_secret
+from larrey_client.records import Decision
 from larrey_client.store import SiteStore
+from larrey_protocol.contract import Exclusions
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Proposal, sign
 from larrey_protocol.study import Study
@@ -96,11 +98,34 @@ def test_a_dataset_or_study_that_is_not_there_is_named(site: Run, folder: Path) 
     assert "data-missing" in site("data", "check", contract)[2]
 
 
-def _propose(folder: Path, study: Study) -> None:
+def _propose(folder: Path, study: Study, *, is_approved: bool = False) -> None:
     store = SiteStore.open(folder / "state", lambda: 1.0)
     with store.transaction():
         store.add_proposal(study.digest, sign(Proposal(study=study, proposed_at=1.0), KEY))
+        if is_approved:
+            store.add_decision(Decision(study.digest, "approved", "toy", "", "x", 1.0, b"", 1.0))
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("round", "every round from that day on"),
+        ("permit", "every later round"),  # no permit on record: today's objections count
+        ("none", "nothing: this study's permit sets objections aside"),
+    ],
+)
+def test_an_objection_says_what_it_changes_of_each_running_study(
+    site: Run, folder: Path, make_study: Callable[..., Study], rule: str, changes: str
+) -> None:
+    study = make_study()
+    contract = study.contract.model_copy(update={"exclusions": Exclusions(opposition=rule)})
+    _propose(folder, Study(file=study.file, contract=contract), is_approved=True)
+    told = _told(site("opposition", "add", "p1", "--json"))
+    assert [(s["study"], s["as_of"], s["changes"]) for s in told["studies"]] == [
+        ("toy", rule, changes)
+    ]
+    assert told["cannot_change"]
 
 
 def test_a_proposed_study_is_checked_by_its_name(
