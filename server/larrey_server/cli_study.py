@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from larrey_server import cli_versions
 from larrey_server.cli_build import (
     STUDY,
     Subparsers,
@@ -67,6 +68,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "larrey study certificate heart",
     )
     certificate.add_argument("study", help=STUDY)
+    cli_versions.add(verbs)
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -79,7 +81,10 @@ def _check(parsed: argparse.Namespace) -> int:
     privacy, training = study.file.privacy, study.file.training
     facts = {
         "name": study.name,
+        "version": study.file.study.version,
         "digest": study.digest,
+        "purpose": study.file.study.purpose,
+        "permit": study.file.study.permit,
         "features": len(study.contract.feature_names()),
         "parameters": model_layout(study).size,
         "rounds": training.rounds,
@@ -133,7 +138,8 @@ def _list(parsed: argparse.Namespace) -> int:
         approved, refused = len(facts["approved"]), len(facts["refused"])
         sys.stdout.write(
             f"{facts['digest'][7:19]}  {facts['outcome'] or facts['state']:<9} {facts['name']:<20}"
-            f" {approved} approved, {refused} refused, {len(facts['silent'])} silent\n"
+            f" {approved} approved, {refused} refused, {len(facts['silent'])} silent"
+            f"  {facts['permit']} {facts['permit_state']}\n"
         )
     if not studies:
         sys.stderr.write("no studies yet; propose one: larrey study propose study.toml\n")
