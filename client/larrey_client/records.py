@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from larrey_client.charter import Version, parse_version
+from larrey_client.orders import Stop
 from larrey_protocol.audit import AuditRecord, verify_chain
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
@@ -181,6 +182,19 @@ class SiteRecords:
     def has_ended(self, study: str) -> bool:
         """Return whether the study ended."""
         return self._one("SELECT 1 FROM endings WHERE study = ?", study) is not None
+
+    def stops(self, study: str | None = None) -> list[Stop]:
+        """Return what people stopped and resumed here, of one study or of all, oldest first."""
+        query = (
+            "SELECT seq, study, verb, actor, at FROM stops"
+            " WHERE ?1 IS NULL OR study IN ('', ?1) ORDER BY seq"
+        )
+        return [Stop(*row) for row in self.connection.execute(query, (study,)).fetchall()]
+
+    def answers(self, study: str) -> list[Answered]:
+        """Return every stored answer of a study, oldest first."""
+        query = "SELECT digest, bytes, receipt FROM answers WHERE study = ? ORDER BY rowid"
+        return [Answered(*row) for row in self.connection.execute(query, (study,)).fetchall()]
 
     def documents(self, kind: str, subject: str | None = None) -> list[Signed]:
         """Return the kept documents of a kind, of one subject or of all, oldest number first."""

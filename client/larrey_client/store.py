@@ -17,6 +17,7 @@ from pathlib import Path
 from larrey_client import records
 from larrey_client.charter import Version
 from larrey_client.data.secret import site_secret
+from larrey_client.orders import StopVerb
 from larrey_client.records import Answered, Decision, SiteRecords
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
@@ -38,6 +39,11 @@ _TABLES = {
     "deliveries_of": "number INTEGER PRIMARY KEY, code TEXT NOT NULL, at REAL NOT NULL",
     "charters": "number INTEGER PRIMARY KEY, digest TEXT NOT NULL, charter BLOB NOT NULL",
     "endings": "study TEXT PRIMARY KEY, at REAL NOT NULL",
+    # What this site's people stopped and resumed; numbered as in the audit trail, "" = all studies.
+    "stops": (
+        "seq INTEGER PRIMARY KEY, study TEXT NOT NULL, verb TEXT NOT NULL, actor TEXT NOT NULL,"
+        " at REAL NOT NULL"
+    ),
     "answers": (
         "study TEXT, round INTEGER, phase TEXT, model TEXT, digest TEXT NOT NULL,"
         " bytes INTEGER NOT NULL, receipt BLOB NOT NULL, at REAL NOT NULL,"
@@ -63,6 +69,7 @@ _KEYS = {
     "documents": ("digest",),
     "families": ("seq",),
     "rulings": ("number",),
+    "stops": ("seq",),
 }
 
 
@@ -213,6 +220,15 @@ class SiteStore:
     def add_ending(self, study: str) -> None:
         """Note that a study ended."""
         self._insert("endings", study, self._now())
+
+    def add_stop(self, study: str, verb: StopVerb, actor: str, *, subject: str = "") -> None:
+        """Put on record that a person stopped or resumed a study here, or all of them ("").
+
+        ``subject`` is the digest of the order that resumes.
+        """
+        self.audit(f"site-{verb}", actor, study=study, subject=subject)
+        seq, at = (self._last.seq, self._last.at) if self._last else (0, 0.0)
+        self._insert("stops", seq, study, verb, actor, at)
 
     def add_answer(self, key: tuple[str, int, str, str], answered: Answered) -> None:
         """Keep what is the answer to this work for ever."""

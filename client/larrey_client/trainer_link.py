@@ -124,6 +124,8 @@ class TrainerLink:
         self._process: TrainerProcess | None = None
         self._loaded: _Load | None = None
         self._found = Loaded(0, "")
+        self._study = ""  # digest of what the process holds or is loading
+        self._barred: set[str] = set()  # studies that were interrupted and not admitted since
 
     @classmethod
     def start(cls, limits: Limits | None = None, *, warm: bool = True) -> TrainerLink:
@@ -186,7 +188,7 @@ class TrainerLink:
             process = self._reading(data, reading.root)
             if wish == self._loaded and not process.fresh:
                 return self._found
-            self._loaded = None
+            self._loaded, self._study = None, wish.digest
             self._found = self._load(process, wish)
             self._loaded = wish
             return self._found
@@ -230,7 +232,8 @@ class TrainerLink:
 
         Raises:
             LarreyError: ``trainer-crashed``, ``trainer-timeout``, ``trainer-failed``,
-                ``study-not-loaded``, or the code of the rule that refused the model.
+                ``trainer-interrupted``, ``study-not-loaded``, or the code of the rule that refused
+                the model.
             DataError: a restarted process found that the data no longer meet the contract.
         """
         deadline = time.monotonic() + timeout_s
@@ -241,6 +244,8 @@ class TrainerLink:
             if process.fresh and self._load(process, self._loaded) != self._found:
                 self._loaded = None
                 raise DataError("data-changed", "the rows changed since the round began")
+            if self._barred & {"", task.study}:  # after the process is chosen, which a stop ends
+                raise self._lost(PeerClosed("trainer-crashed", ""))
             frame = {"op": "train", **asdict(task)}
             answer, fds = self._ask(process, frame, [model], deadline)
         return _only_file(answer, fds)
@@ -253,6 +258,22 @@ class TrainerLink:
             process.kill()  # wakes a thread that waits for an answer
             with self._turn:
                 process.close()
+
+    def interrupt(self, study: str = "") -> None:
+        """End the process at once if it holds this study; the next use starts a fresh one.
+
+        Training of the study ("" for any) fails with ``trainer-interrupted`` until it is admitted
+        again, so that a stop between the gate and the training is not missed. From any thread.
+        """
+        self._barred.add(study)
+        process = self._process
+        if process is not None and study in {"", self._study}:
+            logger.warning("trainer interrupted pid=%d", process.pid)
+            process.kill()
+
+    def admit(self, study: str) -> None:
+        """Let a study train again; to be called before it is asked whether it may."""
+        self._barred -= {"", study}
 
     def _reading(self, *data: Path | None) -> TrainerProcess:
         """Return a process that may open ``data``, which nobody can allow to one that runs."""
@@ -326,6 +347,8 @@ class TrainerLink:
     def _lost(self, error: Exception) -> LarreyError:
         if self._stopped.is_set():
             return LarreyError("trainer-stopped", "the trainer was stopped")
+        if self._barred & {"", self._study}:
+            return LarreyError("trainer-interrupted", "a person stopped the study meanwhile")
         if isinstance(error, TimeoutError):
             return LarreyError("trainer-timeout", "the trainer gave no answer in time; it is ended")
         if isinstance(error, PeerClosed):
