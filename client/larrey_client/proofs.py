@@ -6,6 +6,8 @@ The same functions answer inside a running node and in a command while none runs
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ from larrey_protocol.keys import SigningKey
 __all__ = [
     "access_view",
     "bundle",
+    "change_offline",
     "egress_view",
     "export_view",
     "handlers",
@@ -152,6 +155,24 @@ def close_incident(
     return incident.close_incident(
         store, key, number, site=settings.site.name, actor=actor, now=time.time()
     ).model_dump()
+
+
+def change_offline(settings: SiteSettings, command: str, asked: Asked) -> Json:
+    """Do what the local door would, while no node runs.
+
+    Raises:
+        UsageError: ``state-locked`` if one does.
+    """
+    key = SigningKey.load(settings.identity.signing_key)
+    actor = pwd.getpwuid(os.getuid()).pw_name
+    store = SiteStore.open(settings.site.state, time.time)
+    try:
+        store.on_audit = trail.Seal(store, settings.site.name, key, time.time).write
+        if command == "incident close":
+            return close_incident(store, key, settings, int(asked["number"]), actor)
+        return open_incident(store, key, settings, asked, actor)
+    finally:
+        store.close()
 
 
 def bundle(settings: SiteSettings, config: Path, number: int) -> bytes:

@@ -1,9 +1,12 @@
-"""`larrey-site audit …`: the site's own proofs."""
+"""`larrey-site audit …` and `larrey-site egress`: the site's own proofs."""
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import json
 import sqlite3
+from pathlib import Path
 
 from larrey_client.commands.build import Build, Json, read
 from larrey_client.settings import SiteSettings
@@ -14,14 +17,143 @@ __all__ = ["add"]
 def add(build: Build) -> None:
     """Add the commands."""
     build.command("audit verify", "check ledger, audit trail and receipts", _verify)
+    query = build.command(
+        "audit query",
+        "who ran what on which data, when, under which permit",
+        _query,
+        _tell_query,
+        example="--dataset heart --from 2026-01-01",
+    )
+    query.add_argument("--study", default="", help="name or digest")
+    query.add_argument("--dataset", default="", help="only what used this dataset")
+    query.add_argument("--action", default="", help="only this action, such as update-released")
+    query.add_argument("--actor", default="", help="only what this account, person or side did")
+    access = build.command("audit access", "who used which command here", _access, _tell_access)
+    for command in (query, access):
+        command.add_argument("--from", dest="since", type=_day, help="day, such as 2026-01-31")
+        command.add_argument("--to", dest="until", type=_day, help="day; itself left out")
+    build.command(
+        "audit export",
+        "print trail and receipts for `larrey audit reconcile`",
+        _export,
+        json.dumps,
+    )
+    egress = build.command(
+        "egress",
+        "what left this site, byte for byte",
+        _egress,
+        _tell_egress,
+        example="--study heart",
+    )
+    egress.add_argument("--study", default="", help="name or digest")
+    egress.add_argument("--since", type=_day, help="day, such as 2026-01-31")
+    egress.add_argument("--payload", metavar="DIGEST", help="write what left under this digest")
+    egress.add_argument("--out", type=Path, metavar="FILE", help="where to; a new file")
 
 
 def _verify(settings: SiteSettings, _: argparse.Namespace) -> Json:
-    from larrey_client import views
+    from larrey_client import proofs
     from larrey_protocol.keys import SigningKey
 
     def offline(connection: sqlite3.Connection) -> Json:
         key = SigningKey.load(settings.identity.signing_key).public
-        return views.verify_view(connection, key)
+        return proofs.verify_view(connection, settings.site.state, key)
 
     return read(settings, "audit verify", offline)
+
+
+def _query(settings: SiteSettings, options: argparse.Namespace) -> Json:
+    from larrey_client import proofs
+
+    names = ("study", "dataset", "since", "until", "action", "actor")
+    asked = {name: getattr(options, name) for name in names}
+    return read(settings, "audit query", lambda db: proofs.query_view(db, asked), **asked)
+
+
+def _access(settings: SiteSettings, options: argparse.Namespace) -> Json:
+    from larrey_client import proofs
+
+    asked = {"since": options.since, "until": options.until}
+    state = settings.site.state
+    return read(settings, "audit access", lambda _: proofs.access_view(state, asked), **asked)
+
+
+def _export(settings: SiteSettings, _: argparse.Namespace) -> Json:
+    from larrey_client import proofs
+    from larrey_protocol.keys import SigningKey
+
+    def offline(connection: sqlite3.Connection) -> Json:
+        key = SigningKey.load(settings.identity.signing_key).public
+        return proofs.export_view(connection, settings, key)
+
+    return read(settings, "audit export", offline)
+
+
+def _egress(settings: SiteSettings, options: argparse.Namespace) -> Json:
+    from larrey_client import proofs
+
+    state = settings.site.state
+    if options.payload:
+        return _payload(state, options.payload, options.out)
+    asked = {"study": options.study, "since": options.since}
+    return read(settings, "egress", lambda db: proofs.egress_view(db, state, asked), **asked)
+
+
+def _payload(state: Path, digest: str, out: Path | None) -> Json:
+    from larrey_client.egress_log import open_log
+    from larrey_protocol.canonical import digest_bytes
+    from larrey_protocol.errors import UsageError
+
+    if out is None or out.exists():
+        raise UsageError("out-needed", "expected --out with a new file", "Add: --out FILE")
+    log = open_log(state)
+    try:
+        data = log.payload(digest)
+    finally:
+        log.connection.close()
+    out.write_bytes(data)
+    return {"file": str(out), "bytes": len(data), "digest": digest_bytes(data)}
+
+
+def _tell_query(value: Json) -> str:
+    lines = [
+        f"{row['seq']:>5}  {_time(row['at'])}  {row['actor']:<14} {row['action']:<17}"
+        f" {row['name'] or row['study'][7:19]:<16} {row['round'] or '':>3} {row['dataset']:<12}"
+        f" {row['permit'][7:19]} {row['code']}".rstrip()
+        for row in value
+    ]
+    return "\n".join(lines) or "nothing of the kind is on record"
+
+
+def _tell_access(value: Json) -> str:
+    lines = [
+        f"{_time(row['at'])}  {row['person'] or row['actor']:<16} {row['verb']:<18} {row['code']}"
+        for row in value
+    ]
+    return "\n".join(lines) or "nobody used a command in that time"
+
+
+def _tell_egress(value: Json) -> str:
+    if "file" in value:
+        return f"{value['file']}: {value['bytes']} bytes, {value['digest']}"
+    lines = [
+        f"{row['seq']:>5}  {_time(row['at'])}  {row['method']:<15} {row['bytes']:>10} bytes "
+        f" {row['digest'][7:19]} {row['study'][7:19] or '-':<12} {row['round'] or '':>3}"
+        f" {row['phase']:<9}{'' if row['is_kept'] else ' (digest only)'} {row['code']}".rstrip()
+        for row in value["messages"]
+    ]
+    lines += [
+        f"       {_time(row['hour'])}  {row['method']:<15} {row['bytes']:>10} bytes"
+        f"  {row['digest'][7:19]} {row['count']} times within the hour"
+        for row in value["polls"]
+    ]
+    return "\n".join([*lines, f"{value['total_bytes']} bytes left in all"])
+
+
+def _day(text: str) -> float:
+    """Return the beginning of a day in UTC, in seconds since 1970."""
+    return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).timestamp()
+
+
+def _time(at: float) -> str:
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
