@@ -9,13 +9,10 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from larrey_protocol.errors import Refusal, UsageError
 from larrey_server.cli_build import Subparsers, group, online, open_operator, print_facts, verb
-
-if TYPE_CHECKING:
-    from larrey_server.settings import OperatorSettings
 
 __all__ = ["command"]
 
@@ -100,6 +97,7 @@ def _invite(parsed: argparse.Namespace) -> int:
     from larrey_protocol.enrolment import Invitation
     from larrey_protocol.keys import fingerprint, write_private
     from larrey_server.settings import load_operator
+    from larrey_server.signers import consortium_key
 
     if parsed.out is None and sys.stdout.isatty():
         raise UsageError(
@@ -110,7 +108,7 @@ def _invite(parsed: argparse.Namespace) -> int:
     if parsed.out is not None and parsed.out.exists():
         raise UsageError("file-exists", f"{parsed.out} exists already", "Choose another --out.")
     settings = load_operator(parsed.operator)
-    consortium = _consortium(settings)
+    consortium = consortium_key(settings)
     request, key = make_request(f"invitation {parsed.site}")
     asked = {"site": parsed.site, "days": parsed.days, "request": request.decode()}
     with open_operator(parsed) as operator:
@@ -190,22 +188,6 @@ def _admit(parsed: argparse.Namespace) -> int:
     if not parsed.json:
         sys.stderr.write(f"Compare the fingerprint with {admission.site} by phone; then mail it.\n")
     return 0
-
-
-def _consortium(settings: OperatorSettings) -> str:
-    """Return the consortium's public key as the operator's own file has it."""
-    from larrey_protocol.passphrase import load_person_key
-
-    consortium = settings.consortium
-    if consortium is not None and consortium.key is not None:
-        return consortium.key
-    if consortium is not None and consortium.signing_key is not None:
-        return load_person_key(consortium.signing_key).public
-    raise UsageError(
-        "no-consortium-key",
-        "expected [consortium] key in the operator file, found none",
-        "Copy the consortium's public key from coordinator.toml after comparing it by phone.",
-    )
 
 
 def _require_same(ours: str, theirs: str) -> None:

@@ -146,8 +146,8 @@ class ControlService(stubs.ControlServicer):
         """Invite, admit, list, show or revoke sites."""
         operator = self._gatekeeper.caller(context).name
         with _explained(context):
-            answer = answer_members(self._coordinator.membership, request.json, operator)
-            answer["consortium"] = self._coordinator.book.consortium
+            membership, key = self._coordinator.membership, self._coordinator.book.consortium
+            answer = answer_members(membership, key, request.json, operator)
             return wire.StatusReply(json=_json(answer))
 
 

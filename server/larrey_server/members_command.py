@@ -51,8 +51,12 @@ class _Asked(Record):
     ask: Annotated[Invite | Admit | About | ListAll, Field(discriminator="verb")]
 
 
-def answer_members(membership: Membership, text: str, operator: str) -> dict[str, Any]:
+def answer_members(
+    membership: Membership, consortium: str, text: str, operator: str
+) -> dict[str, Any]:
     """Return the answer to an operator's request, as JSON.
+
+    An invitation names the consortium's key, so that the operator's file can be held against it.
 
     Raises:
         UsageError: the request is malformed; and as `Membership`.
@@ -63,7 +67,8 @@ def answer_members(membership: Membership, text: str, operator: str) -> dict[str
         raise UsageError("invalid-request", "expected a JSON document about members") from error
     match validate({"ask": found}, _Asked, "request").ask:
         case Invite(site=site, days=days, request=request):
-            return membership.invite(site, request.encode(), days, operator)
+            made = membership.invite(site, request.encode(), days, operator)
+            return {**made, "consortium": consortium}
         case Admit(request=mailed):
             return membership.admit(mailed, operator)
         case About(verb="show", site=site):

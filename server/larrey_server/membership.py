@@ -148,6 +148,10 @@ class Membership:
             request = open_request(Signed.from_bytes(data))
             if request.invitation != invited.invitation:
                 raise _unknown_invitation()
+            if request.site != invited.name:
+                raise Refusal(
+                    "invitation-other-site", f"the invitation is of {invited.name}", "Ask again."
+                )
             return self._admit(request, invited.name, "site-joined")
 
     def admit(self, mailed: MailedRequest, actor: str) -> Facts:
