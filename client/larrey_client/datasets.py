@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from larrey_client.data.secret import site_secret
 from larrey_client.extract.snapshots import rows_of
+from larrey_client.extract.taking import ready_rows
 from larrey_client.loading import permit_of, reading_of
 from larrey_client.records import SiteRecords
 from larrey_client.settings import Dataset, SiteSettings
@@ -95,7 +96,7 @@ def check_dataset(settings: SiteSettings, reference: str, dataset: str | None, n
         secret=site_secret(settings.site.state),
         now=now,
     )
-    source = connect(rows_of(chosen, settings.site.state), reading.root)
+    source = connect(ready_rows(settings, chosen), reading.root)
     cells, violations, excluded = examine(source, wish.contract, reading)
     if wish.contract.image is not None and not violations:
         violations = list(_broken_images(source.root, cells))

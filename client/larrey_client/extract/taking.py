@@ -30,7 +30,7 @@ from larrey_client.sources_settings import SqlSource
 from larrey_protocol.errors import DataError, FileError, TransportError, UsageError
 from larrey_protocol.tomlfile import read_text
 
-__all__ = ["Snapshot", "ready_rows", "take"]
+__all__ = ["Snapshot", "ready_rows", "renewed_rows", "take"]
 
 logger = logging.getLogger(__name__)
 _GRACE_S = 60.0  # to start, to connect, to write the end of the file
@@ -63,17 +63,27 @@ class Snapshot:
 
 
 def ready_rows(settings: SiteSettings, dataset: Dataset) -> Path:
-    """Return the file with a dataset's rows for an approval; a database is asked where need be.
+    """Return the file with a dataset's rows; a database that was never asked is asked now.
 
     Raises:
         DataError: as `take`.
     """
     source, state = dataset.origin, settings.site.state
-    if isinstance(source, SqlSource) and (
-        source.refresh == "approval" or current(state, dataset.name) is None
-    ):
+    if isinstance(source, SqlSource) and current(state, dataset.name) is None:
         return take(settings, dataset).path
     return rows_of(dataset, state)
+
+
+def renewed_rows(settings: SiteSettings, dataset: Dataset) -> Path:
+    """Return the file with a dataset's rows for an approval, asked for anew where it says so.
+
+    Raises:
+        DataError: as `take`.
+    """
+    source = dataset.origin
+    if isinstance(source, SqlSource) and source.refresh == "approval":
+        return take(settings, dataset).path
+    return ready_rows(settings, dataset)
 
 
 def take(settings: SiteSettings, dataset: Dataset) -> Snapshot:

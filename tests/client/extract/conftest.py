@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomli_w
 
 from larrey_client.settings import Dataset, SiteSettings, load_settings
-from larrey_lab.federation.workspace import SitePlan, create_workspace
 from tests.client.extract.database import Database, served
+from tests.client.isolation.site_folder import write_site
 
 
 @pytest.fixture(scope="session")
@@ -47,17 +45,12 @@ def make_ward(tmp_path: Path) -> Callable[..., Ward]:
     """Return a maker of the site; ``source`` replaces entries of its source."""
 
     def make(string: str, query: str = "SELECT * FROM stays", **source: object) -> Ward:
-        rows = tmp_path / "rows.csv"
-        rows.write_text("pid\n1\n")
-        space = create_workspace(tmp_path / "space", [SitePlan("alpha", rows, "warehouse")])
-        config = space.site("alpha")
+        where = {"kind": "sql", "dsn_file": "warehouse.dsn", "query_file": "cohort.sql"}
+        dataset = {"name": "warehouse", "source": where | source}
+        config = write_site(tmp_path / "site", dataset)
         secret = config.parent / "warehouse.dsn"
         secret.write_text(string)
         secret.chmod(0o600)
-        document = tomllib.loads(config.read_text())
-        where = {"kind": "sql", "dsn_file": secret.name, "query_file": "cohort.sql"}
-        document["datasets"] = [{"name": "warehouse", "source": where | source}]
-        config.write_text(tomli_w.dumps(document))
         ward = Ward(config, load_settings(config))
         ward.ask(query)
         return ward

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from larrey_client.cli import main
 from larrey_client.confinement.barriers import BARRIERS
 from larrey_client.extract.snapshots import current, rows_of
-from larrey_client.extract.taking import ready_rows, take
+from larrey_client.extract.taking import ready_rows, renewed_rows, take
 from larrey_client.run import start_trainer
 from larrey_protocol.errors import DataError, FileError, LarreyError, UsageError
 from tests.client.extract.conftest import Ward
@@ -57,18 +58,30 @@ def test_a_new_answer_replaces_the_snapshot_and_a_failure_leaves_it(ward: Ward) 
     assert hidden == {".warehouse.lock"}
 
 
-def test_an_approval_asks_the_database_once_or_each_time(
+def test_an_approval_asks_the_database_again_only_where_the_source_says_so(
     make_ward: Callable[..., Ward], database: Database
 ) -> None:
     ward = make_ward(database.string, "SELECT pid, now() FROM stays")
     with pytest.raises(DataError, match="snapshot-missing"):
         rows_of(ward.dataset, ward.settings.site.state)
     first = ready_rows(ward.settings, ward.dataset)
-    assert ready_rows(ward.settings, ward.dataset) == first
+    assert renewed_rows(ward.settings, ward.dataset) == first
     each = ward.dataset.origin.model_copy(update={"refresh": "approval"})
-    again = ready_rows(ward.settings, ward.dataset.model_copy(update={"source": each}))
-    assert again != first
-    assert current(ward.settings.site.state, "warehouse") == again
+    again = ward.dataset.model_copy(update={"source": each})
+    second = renewed_rows(ward.settings, again)
+    assert second != first
+    assert ready_rows(ward.settings, again) == current(ward.settings.site.state, "warehouse")
+
+
+def test_the_command_tells_rows_place_and_barriers(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "extract", "warehouse", "--config", str(ward.config)]) == 0
+    told = capsys.readouterr().out
+    assert f"warehouse: 30 rows in {ward.snapshots[0]}" in told
+    assert "isolation" in told
+    assert main(["data", "extract", "none", "--config", str(ward.config), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "dataset-unknown"
 
 
 def test_the_trainer_reads_the_snapshot_that_came_after_it_started(ward: Ward) -> None:

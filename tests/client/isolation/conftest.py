@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from larrey_client.frames import memory_file, seal
 from larrey_client.run import start_trainer
 from larrey_client.settings import SiteSettings, load_settings
 from larrey_client.trainer_link import TrainerLink, TrainTask
-from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.models import model_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
+from tests.client.isolation.site_folder import write_site
 
 LIMIT_S = 60.0
 CONTRACT = {
@@ -77,40 +78,40 @@ def toy_study(app: str) -> Study:
     return Study.model_validate({"file": file, "contract": CONTRACT})
 
 
-@pytest.fixture
-def apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder of apps of this test's own, on the trainer's import path."""
-    folder = tmp_path / "apps"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder of apps of this module's own, on the trainers' import path."""
+    folder = tmp_path_factory.mktemp("apps")
     shutil.copy(Path(__file__).parent / "apps" / "probing_apps.py", folder)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return folder
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(folder))
+        yield folder
+
+
+@contextmanager
+def placed(folder: Path, **trainer: object) -> Iterator[Place]:
+    """Give a place in a new folder; ``trainer`` replaces entries of its settings."""
+    config = write_site(folder, {"name": "cohort", "path": "cohort.csv"})
+    rows = "".join(f"{i},{i},{i % 2}\n" for i in range(12))
+    (config.parent / "cohort.csv").write_text("pid,x,y\n" + rows)
+    settings = load_settings(config)
+    settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=trainer)})
+    link = start_trainer(settings, warm=False)
+    try:
+        yield Place(config, settings, link)
+    finally:
+        link.stop()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, apps: Path) -> Iterator[Place]:
+    """Return a place that tests leave as it was."""
+    with placed(tmp_path_factory.mktemp("place") / "site") as made:
+        yield made
 
 
 @pytest.fixture
 def make_place(tmp_path: Path, apps: Path) -> Iterator[Callable[..., Place]]:
-    """Return a maker of the place; ``trainer`` replaces entries of its settings."""
-    links: list[TrainerLink] = []
-
-    def make(**trainer: object) -> Place:
-        data = tmp_path / "rows.csv"
-        data.write_text("pid,x,y\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(12)))
-        space = create_workspace(tmp_path / "space", [SitePlan("alpha", data, "cohort")])
-        config = space.site("alpha")
-        settings = load_settings(config)
-        settings.site.state.mkdir(exist_ok=True)
-        (settings.site.state / "larrey.db").write_text("secret")
-        settings = settings.model_copy(
-            update={"trainer": settings.trainer.model_copy(update=trainer)}
-        )
-        links.append(start_trainer(settings, warm=False))
-        return Place(config, settings, links[-1])
-
-    yield make
-    for link in links:
-        link.stop()
-
-
-@pytest.fixture
-def place(make_place: Callable[..., Place]) -> Place:
-    return make_place()
+    """Return a maker of a place of a test's own."""
+    with ExitStack() as stack:
+        yield lambda **trainer: stack.enter_context(placed(tmp_path / "site", **trainer))
