@@ -11,6 +11,7 @@ import queue
 import threading
 from contextlib import suppress
 
+from larrey_client.approving import Approving
 from larrey_client.credentials import Renewal
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
@@ -35,9 +36,17 @@ class Agent:
 
     def __init__(self, node: Node) -> None:
         self.desk = Desk(node)
+        self.approving = Approving(node)
         self.node = node
         self._worker = Worker(node)
-        self._renewal = Renewal(node)
+        self._renewal = Renewal(
+            node.settings,
+            node.key,
+            node.exchange,
+            now=node.now,
+            monotonic=node.monotonic,
+            renewed=self._renewed,
+        )
         self._requests: queue.Queue[tuple[Incoming, float] | None] = queue.Queue(_WAITING_REQUESTS)
         self._seen = 0  # revision of the coordinator's list of studies
         self._heard_at = float("-inf")
@@ -133,6 +142,12 @@ class Agent:
             self._worker.report_failure(incoming)
         except LarreyError as error:
             logger.warning("a failure was not reported: %s", error)
+
+    def _renewed(self, expires_at: float) -> None:
+        node = self.node
+        node.metrics.certificate_expiry.set(expires_at)
+        with node.store.transaction():
+            node.store.audit("certificate-renewed", node.site)
 
     def _heard(self) -> None:
         node = self.node

@@ -19,10 +19,14 @@ from larrey_client.commands import (
     data,
     extract,
     families,
+    incident,
     join,
     ledger,
     node,
     opposition,
+    people,
+    permit,
+    policy,
     study,
 )
 from larrey_client.commands.build import Build
@@ -34,16 +38,20 @@ __all__ = ["build_parser", "main"]
 _EXAMPLE = """example:
   larrey-site run --config site.toml            start the node of this hospital
   larrey-site study show heart                  read in plain words what a study asks
-  larrey-site study approve heart               allow it; nothing else can run
+  larrey-site study approve heart --key dpo.key allow it; nothing else can run
 """
 _SUBJECTS = (
     node,
+    people,
+    policy,
+    permit,
     study,
     ledger,
     data,
     families,
     opposition,
     audit,
+    incident,
     extract,
     join,
 )

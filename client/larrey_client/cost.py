@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from larrey_client.gate import StudyFacts
+from larrey_client.gate_facts import StudyFacts
 from larrey_client.settings import AppRule
 from larrey_privacy.accounting import epsilon_pld
 from larrey_privacy.mechanism import UNBOUNDED, Mechanism, Spend

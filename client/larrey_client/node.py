@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from larrey_client.cases import Cases
 from larrey_client.confinement.barriers import Isolation
 from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.epsilons import EpsilonTable
@@ -16,6 +17,7 @@ from larrey_client.metrics import SiteMetrics
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
 from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_client.watch import Anchors
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.study import Study
 
@@ -42,6 +44,12 @@ class Trainer(Protocol):
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         """Return a sealed memory file with the update."""
 
+    def interrupt(self, study: str = "") -> None:
+        """End the process at once if it holds this study, whatever it does; bar its training."""
+
+    def admit(self, study: str) -> None:
+        """Let a study train again."""
+
     def stop(self) -> None:
         """End the process at once."""
 
@@ -55,14 +63,19 @@ class Node:
     """The parts of one running node.
 
     Attributes:
+        cases: what the gate is told, collected from what was verified.
+        anchors: what witnesses know of ledger and trail; each durable commit is published.
         trainer_turn: held by whoever uses the trainer.
         now: seconds since 1970, for records.
         monotonic: seconds, for deadlines.
         stopping: set once; everything that waits waits on it.
+        scanned: which version of a dataset's rows was compared with the families.
     """
 
     settings: SiteSettings
     store: SiteStore
+    anchors: Anchors
+    cases: Cases
     exchange: Exchange
     trainer: Trainer
     trainer_turn: threading.Lock
@@ -72,6 +85,7 @@ class Node:
     now: Callable[[], float]
     monotonic: Callable[[], float]
     stopping: threading.Event
+    scanned: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def site(self) -> str:

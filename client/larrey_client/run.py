@@ -15,23 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from larrey_client import views
+from larrey_client import proofs, views
+from larrey_client.cases import Cases
+from larrey_client.credentials import days_left, read_tls, settle
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange, Tls
 from larrey_client.extract.snapshots import folder_of
+from larrey_client.families import family_of
+from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import Door, Handler
+from larrey_client.logs import open_logs
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
-from larrey_client.records import Decision
+from larrey_client.people_door import people_handlers
+from larrey_client.registrar import registrar_handlers
 from larrey_client.settings import SiteSettings
 from larrey_client.sources_settings import FileSource, ImageSource, SqlSource
 from larrey_client.store import SiteStore, open_readonly
+from larrey_client.trail import Seal
 from larrey_client.trainer_link import TrainerLink
 from larrey_client.trainer_process import Limits
-from larrey_protocol.errors import FileError, TransportError
-from larrey_protocol.keys import SigningKey, read_private
+from larrey_client.watch import open_watch
+from larrey_protocol.keys import SigningKey
 from larrey_protocol.streams import reuse_buffers
-from larrey_protocol.tomlfile import read_text
 
 if TYPE_CHECKING:
     from larrey_client.agent import Agent
@@ -67,21 +73,38 @@ def open_node(
     stopping: threading.Event,
 ) -> Iterator[Agent]:
     """Yield the agent of a running node; everything it started ends with the context."""
-    tls, key = _tls(settings), SigningKey.load(settings.identity.signing_key)
+    settle(settings.identity)  # a renewal that was cut
+    tls, key = read_tls(settings), SigningKey.load(settings.identity.signing_key)
     with ExitStack() as stack:
         store = SiteStore.open(settings.site.state, time.time)
         stack.callback(store.close)
+        seal = Seal(store, settings.site.name, key, time.time)
+        store.on_audit = seal.write
+        anchors = open_watch(
+            store,
+            settings.site.name,
+            key,
+            settings.witness,
+            time.time,
+            is_optional=settings.policy.witness_optional,
+        )
+        stack.callback(anchors.close)
         trainer = start_trainer(settings)  # first: it warms up while the rest is imported
         stack.callback(trainer.stop)
         from larrey_client.agent import Agent
+        from larrey_client.border import Border
 
         metrics = _metrics(settings, store, tls)
         metrics.watch_isolation(lambda: trainer.isolation)
-        exchange = Exchange(settings.coordinator.address, tls, metrics.count_bytes)
+        logs = stack.enter_context(open_logs(settings, store, stopping))
+        border = Border(logs.egress, store.spool, time.time)
+        exchange = Exchange(settings.coordinator.address, tls, metrics.count_bytes, border)
         stack.callback(exchange.close)
         node = Node(
             settings=settings,
             store=store,
+            anchors=anchors,
+            cases=Cases(settings, store, time.time, lambda: anchors.code),
             exchange=exchange,
             trainer=trainer,
             trainer_turn=threading.Lock(),
@@ -98,7 +121,8 @@ def open_node(
             web = serve_metrics(settings.site.metrics, metrics, lambda: agent.is_connected)
             stack.callback(web.server_close)
             stack.callback(web.shutdown)
-        door = Door(settings.site.state, handlers(node, agent))
+        commands = {**handlers(node, agent), **proofs.handlers(node)}
+        door = Door(settings.site.state, commands, logs.used)
         stack.callback(door.close)
         agent.start()
         stack.callback(agent.stop)
@@ -116,41 +140,16 @@ def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
         finally:
             connection.close()
 
-    def approve(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
-        made = agent.desk.approve(str(request["study"]), request.get("dataset"), actor)
-        return _decided(agent, made)
-
-    def refuse(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
-        return _decided(agent, agent.desk.refuse(str(request["study"]), actor))
-
     return {
         "status": lambda _request, _actor: _status(node, agent),
-        "study list": lambda _request, _actor: reading(views.studies_view),
+        "study list": lambda _request, _actor: reading(views.studies_view, settings),
         "study show": lambda request, _actor: reading(
             views.study_view, settings, str(request["study"])
         ),
-        "study approve": approve,
-        "study refuse": refuse,
-        "ledger": lambda _request, _actor: reading(views.ledger_view, settings),
+        "ledger": lambda _request, _actor: reading(ledger_view, settings),
+        **registrar_handlers(node),
+        **people_handlers(node, agent.approving, agent.desk.send_decisions),
         "audit verify": lambda _request, _actor: reading(views.verify_view, node.key.public),
-    }
-
-
-def _decided(agent: Agent, made: Decision) -> Json:
-    """Return what was decided and whether the coordinator knows it already."""
-    is_sent = True
-    try:
-        agent.desk.send_decisions()
-    except TransportError as error:
-        logger.warning("study=%s the answer is sent later: %s", made.study, error)
-        is_sent = False
-    return {
-        "study": made.study,
-        "decision": made.decision,
-        "dataset": made.dataset,
-        "code": made.code,
-        "by": made.actor,
-        "is_sent": is_sent,
     }
 
 
@@ -164,6 +163,7 @@ def _status(node: Node, agent: Agent) -> Json:
         "is_connected": agent.is_connected,
         "trouble": agent.trouble,
         "studies": dict(states),
+        "certificate_days": days_left(node.settings.identity, node.now()),
         "epsilon_ready": node.epsilons.is_idle,
         "ledger_head": heads[0],
         "audit_head": heads[1],
@@ -183,7 +183,7 @@ def _metrics(settings: SiteSettings, store: SiteStore, tls: Tls) -> SiteMetrics:
     metrics = SiteMetrics(settings.site.state)
     for dataset in settings.datasets:
         metrics.budget.labels(dataset.name).set(dataset.epsilon)
-        account = store.ledger.account(dataset.name)
+        account = store.ledger.account(family_of(store, dataset.name))
         spent = account.filter.epsilon_of_units(account.used_units) if account else 0.0
         metrics.spent.labels(dataset.name).set(spent)
     expiry = x509.load_pem_x509_certificate(tls.certificate).not_valid_after_utc
@@ -191,23 +191,6 @@ def _metrics(settings: SiteSettings, store: SiteStore, tls: Tls) -> SiteMetrics:
     if expiry.timestamp() < time.time():
         logger.error("this site's certificate expired at=%s; ask for a new one", expiry)
     return metrics
-
-
-def _tls(settings: SiteSettings) -> Tls:
-    """Return the PEM files' bytes.
-
-    Raises:
-        FileError: ``missing-file``, ``key-exposed`` or ``invalid-certificate``.
-    """
-    identity = settings.identity
-    files: list[Path] = [settings.coordinator.authority, identity.certificate]
-    authority, certificate = (read_text(path).encode() for path in files)
-    for path, pem in zip(files, (authority, certificate), strict=True):
-        try:
-            x509.load_pem_x509_certificate(pem)
-        except ValueError as error:
-            raise FileError("invalid-certificate", f"{path} is not a certificate") from error
-    return Tls(authority, certificate, read_private(identity.key))
 
 
 def start_trainer(settings: SiteSettings, *, warm: bool = True) -> TrainerLink:

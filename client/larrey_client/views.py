@@ -1,4 +1,4 @@
-"""What people ask a node: studies, budgets, proofs; as JSON values, from a read-only connection.
+"""What people ask a node: studies and proofs; as JSON values, from a read-only connection.
 
 The same functions answer inside a running node and in a command while none runs.
 """
@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from larrey_client.cost import round_mechanism, study_facts, unit_of
+from larrey_client.decision_pages import signing_view
+from larrey_client.families import families_on_record
 from larrey_client.records import Known, SiteRecords
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_privacy.accounting import spend_cost
 from larrey_privacy.filter import make_filter
+from larrey_privacy.ledger import Account
 from larrey_privacy.ledger_store import Ledger
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.audit import GENESIS, verify_chain
+from larrey_protocol.contract import Contract
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import fingerprint
 from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import DpSgd, Study
 
-__all__ = ["ledger_view", "studies_view", "study_view", "verify_view"]
+__all__ = ["studies_view", "study_view", "verify_view"]
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 
 
-def studies_view(connection: sqlite3.Connection) -> list[Json]:
-    """Return one line a study, oldest first."""
-    return [_line(known) for known in SiteRecords(connection).known()]
+def studies_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[Json]:
+    """Return one line a study, oldest first, and whose signature it has."""
+    known = SiteRecords(connection).known()
+    return [
+        _line(one) | {"signatures": signing_view(connection, settings, one)["signatures"]}
+        for one in known
+    ]
 
 
 def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference: str) -> Json:
@@ -42,58 +49,48 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
     """
     known = SiteRecords(connection).find(reference)
     study, file = known.study, known.study.file
-    ledger = Ledger.open(connection)
+    ledger, placed = Ledger.open(connection), families_on_record(connection)
     contract = study.contract
     epsilon = known.decision.epsilon if known.decision else -1.0
     if epsilon < 0:
         epsilon = study_facts(study, None).epsilon
-    return _line(known) | {
-        "title": file.study.title,
-        "question": file.study.question,
-        "purpose": file.study.purpose,
-        "proposed_by": fingerprint(known.signer),
-        "sites": [{"name": site.name, "patients": site.patients} for site in file.sites],
-        "unit": unit_of(study),
-        "variables": [_variable(column.model_dump()) for column in contract.columns],
-        "outcome": contract.label.column,
-        "model": {
-            "name": file.model.name,
-            "hidden": list(file.model.hidden),
-            "parameters": model_layout(study).size,
-        },
-        "training": {
-            "rounds": file.training.rounds,
-            "spare_rounds": file.training.spare_rounds,
-            "local_steps": file.training.local_steps,
-            "strategy": file.training.strategy,
-            "app": file.training.app,
-            "calls": list(file.training.calls),
-        },
-        "privacy": file.privacy.model_dump() | {"epsilon_pld": epsilon},
-        "cost": [_cost(study, dataset, ledger) for dataset in settings.datasets],
-        "leaves": {
-            "bytes_per_round": model_layout(study).nbytes,
-            "tensors": [name for name, _ in model_layout(study).entries],
-            "metrics": list(file.training.metrics),
-        },
-        "longest_s": file.training.rounds_held * file.rounds.deadline_s,
-    }
-
-
-def ledger_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[Json]:
-    """Return every dataset's budget: what is used, held and free, and by which study."""
-    ledger, records = Ledger.open(connection), SiteRecords(connection)
-    names = {known.study.digest: known.study.name for known in records.known()}
-    views: list[Json] = []
-    for dataset in settings.datasets:
-        if ledger.account(dataset.name) is None:
-            views.append(_untouched(dataset))
-            continue
-        view = asdict(ledger.view(dataset.name))
-        for study in view["studies"]:
-            study["name"] = names.get(study["study"], "")
-        views.append(view)
-    return views
+    return (
+        _line(known)
+        | signing_view(connection, settings, known)
+        | {
+            "title": file.study.title,
+            "question": file.study.question,
+            "purpose": file.study.purpose,
+            "proposed_by": fingerprint(known.signer),
+            "unit": unit_of(study),
+            "variables": _variables(contract),
+            "outcome": contract.label.column,
+            "model": {
+                "name": file.model.name,
+                "hidden": list(file.model.hidden),
+                "parameters": model_layout(study).size,
+            },
+            "training": {
+                "rounds": file.training.rounds,
+                "spare_rounds": file.training.spare_rounds,
+                "local_steps": file.training.local_steps,
+                "strategy": file.training.strategy,
+                "app": file.training.app,
+                "calls": list(file.training.calls),
+            },
+            "privacy": file.privacy.model_dump() | {"epsilon_pld": epsilon},
+            "cost": [
+                _cost(study, dataset, ledger.account(placed.get(dataset.name, dataset.name)))
+                for dataset in settings.datasets
+            ],
+            "leaves": {
+                "bytes_per_round": model_layout(study).nbytes,
+                "tensors": [name for name, _ in model_layout(study).entries],
+                "metrics": list(file.training.metrics),
+            },
+            "longest_s": file.training.rounds_held * file.rounds.deadline_s,
+        }
+    )
 
 
 def verify_view(connection: sqlite3.Connection, key: str) -> Json:
@@ -110,7 +107,8 @@ def verify_view(connection: sqlite3.Connection, key: str) -> Json:
     ledger.require_heads(_head(receipt.ledger_head) for receipt in receipts)
     heads = {record.head for record in trail}
     for receipt in receipts:
-        if receipt.audit_head not in heads:
+        is_settled = _head(receipt.ledger_head)[0] < ledger.adopted_seq
+        if receipt.audit_head not in heads and not is_settled:
             raise IntegrityError(
                 "audit-behind-anchor",
                 f"the receipt of round {receipt.round} names an audit record that is not here",
@@ -142,13 +140,18 @@ def _line(known: Known) -> Json:
     }
 
 
+def _variables(contract: Contract) -> list[Json]:
+    if contract.image is not None:
+        return [{"name": "image", "kind": "image", **contract.image.model_dump()}]
+    return [_variable(column.model_dump()) for column in contract.columns]
+
+
 def _variable(column: Mapping[str, Any]) -> Json:  # Any: pydantic dump
     return {key: column[key] for key in ("name", "kind", "unit", "range", "values") if column[key]}
 
 
-def _cost(study: Study, dataset: Dataset, ledger: Ledger) -> Json:
+def _cost(study: Study, dataset: Dataset, account: Account | None) -> Json:
     """Return what all rounds and spare rounds take from a dataset's budget; 1.0 is all of it."""
-    account = ledger.account(dataset.name)
     budget = account.filter if account else make_filter(dataset.epsilon, dataset.delta)
     capacity = account.capacity_units if account else budget.capacity_units
     one = round_mechanism(study)
@@ -162,21 +165,6 @@ def _cost(study: Study, dataset: Dataset, ledger: Ledger) -> Json:
         "free_share": free,
         "budget_epsilon": budget.epsilon,
         "budget_delta": budget.delta,
-    }
-
-
-def _untouched(dataset: Dataset) -> Json:
-    return {
-        "dataset": dataset.name,
-        "unit": "patient",
-        "epsilon": dataset.epsilon,
-        "delta": dataset.delta,
-        "used_share": 0.0,
-        "held_share": 0.0,
-        "free_share": 1.0,
-        "epsilon_spent": 0.0,
-        "has_unbounded": False,
-        "studies": [],
     }
 
 

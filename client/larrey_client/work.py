@@ -2,7 +2,8 @@
 
 The order is the guarantee: gate, stored answer, model, data, RESERVE (durable), training, what
 would leave is checked, COMMIT (durable), sending. Everything that can refuse comes before RESERVE,
-so that a refusal spends nothing; after it nothing is given back. Two durable commits a round: that
+so that a refusal spends nothing; after it nothing is given back. COMMIT asks the gate once more, so
+that what was revoked or halted meanwhile does not leave. Two durable commits a round: that
 an answer was delivered (SETTLE) is written with the next RESERVE. A later call of the same round
 (evaluate, query) works under what train reserved and makes one durable commit: its answer's.
 """
@@ -11,27 +12,28 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from larrey_client.cost import app_digest, round_mechanism
+from larrey_client.cost import round_mechanism
+from larrey_client.derived import snapshot_commitment, under_small_cell_rule
 from larrey_client.exchange import Download, is_passing
+from larrey_client.families import family_of
 from larrey_client.flower import Incoming
 from larrey_client.frames import is_sealed
-from larrey_client.gate import (
-    Refuse,
-    StudyCase,
-    StudyFacts,
-    TaskCase,
-    decide_study,
-    decide_task,
-)
+from larrey_client.gate import decide_study, decide_task
+from larrey_client.gate_facts import NO_STANDING, Refuse, StudyCase, TaskCase
+from larrey_client.holding import held
 from larrey_client.loading import load_rows
 from larrey_client.node import Node
 from larrey_client.outbox import Outbox, patiently
+from larrey_client.padding import release_at
 from larrey_client.records import Answered
 from larrey_client.task import TRAIN, Task
-from larrey_client.trainer_link import TrainTask
+from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_privacy.ledger_view import receipt_flags
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import (
     DataError,
@@ -42,7 +44,7 @@ from larrey_protocol.errors import (
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt, sign
-from larrey_protocol.study import Call, DpSgd, Study
+from larrey_protocol.study import Call, DpSgd
 from larrey_protocol.tensors import TensorLayout
 
 __all__ = ["Worker"]
@@ -67,8 +69,7 @@ class Worker:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._outbox = Outbox(node)
-        self._approvals: dict[str, StudyCase] = {}
-        self._unsettled: dict[_Key, str] = {}  # delivered work -> its dataset
+        self._unsettled: dict[_Key, str] = {}  # delivered work -> the family that paid
 
     def answer(self, incoming: Incoming, arrived: float) -> None:
         """Answer one request: with an update, or with a code and nothing else.
@@ -91,7 +92,7 @@ class Worker:
                     incoming, answered, deadline=request.deadline, is_repeat=is_repeat
                 )
             if is_taken:
-                self._unsettled[task.key] = self._approvals[task.study].dataset
+                self._unsettled[task.key] = self._family(task)
             metrics.tasks.labels(_kind(task), "ok").inc()
         except LarreyError as error:
             is_cut = isinstance(error, TransportError) and is_passing(error)
@@ -108,42 +109,45 @@ class Worker:
     def _answered(self, request: _Request) -> tuple[Answered, bool]:
         """Return the answer and whether it was stored before."""
         task, node = request.task, self._node
-        approval = self._approval(task.study)
         with node.store.reading() as records:
             stored = records.answer(task.key)
-            hold = node.store.ledger.held(approval.dataset, task.study) if approval else None
         left = request.deadline - node.monotonic()
-        _enforce(decide_task(TaskCase(task, left, approval, hold, stored is not None)))
-        if approval is None:
-            raise Refusal("study-not-approved", "no person here approved this study")
+        approval = self._ask_gate(task, left, is_answered=stored is not None)
         if stored is not None:
             return stored, True
-        return self._train(request, approval), False
+        try:
+            return self._train(request, approval), False
+        finally:
+            self._pad(request)
 
-    def _approval(self, digest: str) -> StudyCase | None:
-        """Return the approved study as the gate wants it, None if no person approved it."""
-        if digest in self._approvals:
-            return self._approvals[digest]
-        settings = self._node.settings
+    def _ask_gate(self, task: Task, left: float, *, is_answered: bool) -> StudyCase:
+        """Return the approved study if the gate lets the request through.
+
+        Raises:
+            Refusal: with the code of the rule that says no.
+        """
+        node = self._node
+        ground, study = node.cases.of(task.study)
+        hold = held(node.store, study.dataset, task.study) if study else None
+        standing = node.cases.standing(task.study) if study else NO_STANDING
+        _enforce(decide_task(TaskCase(task, left, ground, study, standing, hold, is_answered)))
+        if study is None:
+            raise Refusal("study-not-approved", "no study of that digest was approved here")
+        return study
+
+    def _family(self, task: Task) -> str:
+        """Return the cohort family that pays for a study."""
         with self._node.store.reading() as records:
-            decision, study = records.decision(digest), records.study(digest)
-        if decision is None or study is None or decision.decision != "approved":
-            return None
-        rule = settings.app(study.file.training.app or "")
-        facts = StudyFacts(decision.epsilon, app_digest=app_digest(rule.module) if rule else "")
-        names = tuple(dataset.name for dataset in settings.datasets)
-        dataset = settings.dataset(decision.dataset)
-        case = StudyCase(
-            self._node.site,
-            settings.policy,
-            study,
-            facts,
-            names,
-            decision.dataset,
-            unit=dataset.unit if dataset else None,
-        )
-        self._approvals[digest] = case
-        return case
+            decision = records.decision(task.study)
+        return family_of(self._node.store, decision.dataset if decision else "")
+
+    def _pad(self, request: _Request) -> None:
+        """Wait until the time of the answer says little about the rows; a stop ends the wait."""
+        node = self._node
+        now, bucket = node.monotonic(), node.settings.policy.completion_bucket_s
+        arrived = request.deadline - request.task.deadline_s
+        at = release_at(now, arrived=arrived, deadline=request.deadline, bucket=bucket)
+        node.stopping.wait(at - now)
 
     def _train(self, request: _Request, approval: StudyCase) -> Answered:
         node, task, study = self._node, request.task, approval.study
@@ -153,8 +157,8 @@ class Worker:
             _check_model(model, layout)
             node.metrics.enter("training")
             with node.trainer_turn:
-                units = self._load(approval)
-                _enforce(decide_study(replace(approval, units=units)))
+                loaded = self._load(approval)
+                _enforce(decide_study(replace(approval, units=loaded.units)))
                 if request.deadline <= node.monotonic():  # fetching and loading take their time
                     raise Refusal("deadline-passed", "the round's deadline is over")
                 sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
@@ -163,8 +167,10 @@ class Worker:
                 update = node.trainer.train(wish, model, timeout_s=left)
         finally:
             os.close(model)
+        snapshot = snapshot_commitment(node.store.secret(), task.study, loaded.content)
         try:
-            return self._commit(task, approval, update)
+            with self._leaving(task, approval, update) as leaving:
+                return self._commit(task, approval, leaving, snapshot)
         finally:
             os.close(update)
 
@@ -174,7 +180,8 @@ class Worker:
 
         def attempt(_: int) -> int:
             left = max(request.deadline - self._node.monotonic(), 0.001)
-            self._node.exchange.fetch(download, timeout_s=left)
+            with self._node.exchange.about(*request.task.key[:3]):
+                self._node.exchange.fetch(download, timeout_s=left)
             return download.seal()
 
         try:
@@ -183,12 +190,12 @@ class Worker:
             os.close(download.target)
             raise
 
-    def _load(self, approval: StudyCase) -> int:
+    def _load(self, approval: StudyCase) -> Loaded:
         settings, study = self._node.settings, approval.study
         dataset = settings.dataset(approval.dataset)
         if dataset is None:
             raise Refusal("dataset-unknown", f"no dataset '{approval.dataset}' in site.toml")
-        return load_rows(self._node, study, dataset).units
+        return load_rows(self._node, study, dataset)
 
     def _reserve(self, task: Task, approval: StudyCase) -> int:
         """Debit the round, durably; return the entry's number in the ledger.
@@ -196,11 +203,11 @@ class Worker:
         What was delivered before is written down in the same commit.
         """
         store, at = self._node.store, _stamp(self._node.now())
-        work = (approval.dataset, task.study, task.round, task.model)
+        work = (family_of(store, approval.dataset), task.study, task.round, task.model)
         with store.transaction():
-            for (study, number, phase, model), dataset in self._unsettled.items():
+            for (study, number, phase, model), family in self._unsettled.items():
                 if phase == TRAIN:
-                    store.ledger.settle(dataset, study, number, model, at)
+                    store.ledger.settle(family, study, number, model, at)
             earlier = store.ledger.reservation(*work)
             reserve = store.ledger.reserve_again if earlier else store.ledger.reserve
             entry = reserve(*work, round_mechanism(approval.study), at)
@@ -212,39 +219,58 @@ class Worker:
         self._show_budget(approval)
         return entry.seq
 
-    def _commit(self, task: Task, approval: StudyCase, update: int) -> Answered:
-        """Check what would leave, keep it, sign for it, durably."""
-        study, store = approval.study, self._node.store
+    @contextmanager
+    def _leaving(self, task: Task, approval: StudyCase, update: int) -> Iterator[int]:
+        """Yield the checked file that may leave: an update, or metrics by the small-cell rule."""
+        study, warrant = approval.study, approval.warrant
         if not is_sealed(update):
             raise Refusal("update-malformed", "the update could still be changed")
-        bound = norm_bound(study, self._node.site, task.phase)
-        check_update(update, phase_layout(study, task.phase), norm_bound=bound)
+        layout, bound = (
+            phase_layout(study, task.phase),
+            norm_bound(study, self._node.site, task.phase),
+        )
+        check_update(update, layout, norm_bound=bound)
+        if task.phase == TRAIN:
+            yield update
+            return
+        permit = warrant.permit if warrant else None
+        threshold = max(approval.policy.small_cell, permit.rules.small_cell if permit else 0)
+        with under_small_cell_rule(update, layout, threshold) as told:
+            check_update(told, layout, norm_bound=bound)
+            yield told
+
+    def _commit(self, task: Task, approval: StudyCase, update: int, snapshot: str) -> Answered:
+        """Keep what leaves, sign for it, durably."""
+        study, store = approval.study, self._node.store
         digest, size = self._outbox.spool(update)
-        with store.reading():
-            hold = store.ledger.held(approval.dataset, task.study)
+        family, hold = family_of(store, approval.dataset), held(store, approval.dataset, task.study)
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
         with store.transaction():
+            self._ask_gate(task, 1.0, is_answered=True)  # late or not, its own debit counted
             if task.phase == TRAIN:
                 store.ledger.commit(
-                    approval.dataset, task.study, task.round, task.model, digest,
+                    family, task.study, task.round, task.model, digest,
                     _stamp(self._node.now()),
                 )  # fmt: skip
             store.audit(
                 "update-released" if task.phase == TRAIN else "metrics-released", self._node.site,
                 study=task.study, round=task.round, subject=digest,
             )  # fmt: skip
-            receipt = sign(self._receipt(task, study, (digest, size), epsilon), self._node.key)
+            draft = self._receipt(task, approval, (digest, size), epsilon)
+            receipt = sign(draft.model_copy(update={"snapshot": snapshot}), self._node.key)
             answered = Answered(digest, size, receipt.to_bytes())
             store.add_answer(task.key, answered)
+        self._node.anchors.publish()
         if task.phase == TRAIN:
             self._node.metrics.train_steps.inc(study.file.training.local_steps)
         return answered
 
     def _receipt(
-        self, task: Task, study: Study, update: tuple[str, int], epsilon: float
+        self, task: Task, approval: StudyCase, update: tuple[str, int], epsilon: float
     ) -> Receipt:
-        privacy, store = study.file.privacy, self._node.store
+        privacy, store = approval.study.file.privacy, self._node.store
+        account = store.ledger.account(family_of(store, approval.dataset))
         return Receipt(
             study=task.study,
             site=self._node.site,
@@ -259,13 +285,15 @@ class Worker:
             ledger_head=store.ledger_head,
             audit_head=store.audit_head,
             peer_head=task.peer_head,
+            permit=approval.consent.permit,
+            flags=receipt_flags(account) if account else (),
             at=self._node.now(),
         )
 
     def _refuse(self, request: _Request, error: LarreyError) -> None:
         """Record why there is no update and send the code."""
         node, task = self._node, request.task
-        code = "data-not-ready" if _is_about_data(error) else error.code
+        code = "site-not-ready" if _is_about_data(error) else error.code
         is_refusal = isinstance(error, Refusal)
         logger.warning("study=%s round=%d %s", task.study[:19], task.round, error)
         node.metrics.tasks.labels(_kind(task), "refused" if is_refusal else "failed").inc()
@@ -292,7 +320,8 @@ class Worker:
 
     def _show_budget(self, approval: StudyCase) -> None:
         with self._node.store.reading():
-            account = self._node.store.ledger.account(approval.dataset)
+            family = family_of(self._node.store, approval.dataset)
+            account = self._node.store.ledger.account(family)
         if account is not None:
             spent = account.filter.epsilon_of_units(account.used_units)
             self._node.metrics.spent.labels(approval.dataset).set(spent)

@@ -126,7 +126,7 @@ def test_data_that_break_after_approval_are_a_code_to_others_and_a_reason_at_the
         operator.launch(digest)
     certificate = repaired.finish(digest)
     assert (certificate.outcome, certificate.rounds_applied) == ("FAILED", 0)
-    assert {cell.code for cell in certificate.matrix} == {"data-not-ready"}
+    assert {cell.code for cell in certificate.matrix} == {"site-not-ready"}
     for site, code in codes.items():
         assert repaired.rounds_used(site, digest) == 0
         told = [record["code"] for record in repaired.audit(site) if record["study"] == digest]

@@ -1,11 +1,15 @@
-"""`larrey-site study …`: read what is proposed, decide about it."""
+"""`larrey-site study …`: read what is proposed, and sign what you decide about it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
+import sys
+import time
 
 from larrey_client.commands.build import Build, Json, ask, read
+from larrey_client.commands.signer import add_key, load_signer
 from larrey_client.settings import SiteSettings
 
 __all__ = ["add"]
@@ -17,19 +21,39 @@ def add(build: Build) -> None:
     show = build.command(
         "study show", "what a study asks, in plain words", _show, _tell_study, example="heart"
     )
+    show.add_argument("--full", action="store_true", help="everything, also of an amendment")
+    show.add_argument("--lang", choices=("en", "fr"), default=_language(), help="language")
     approve = build.command(
-        "study approve", "allow a study on a dataset", _approve, example="heart"
+        "study approve",
+        "sign that a study may use a dataset",
+        _approve,
+        _tell_decided,
+        example="heart --key dpo.key",
     )
-    refuse = build.command("study refuse", "say no to a study", _refuse, example="heart")
-    for command in (show, approve, refuse):
-        command.add_argument("study", help="name or digest")
     approve.add_argument("--dataset", help="which dataset, if this site has several")
+    refuse = build.command(
+        "study refuse", "say no to a study", _refuse, _tell_decided, example="heart --key it.key"
+    )
+    revoke = build.command(
+        "study revoke",
+        "take an approval back; final, and stops the study here",
+        _revoke,
+        _tell_decided,
+        example="heart --key dpo.key",
+    )
+    for command in (show, approve, refuse, revoke):
+        command.add_argument("study", help="name or digest")
+    for command in (approve, refuse, revoke):
+        add_key(command)
 
 
 def _studies(settings: SiteSettings, _: argparse.Namespace) -> Json:
     from larrey_client import views
 
-    return read(settings, "study list", views.studies_view)
+    def offline(connection: sqlite3.Connection) -> Json:
+        return views.studies_view(connection, settings)
+
+    return read(settings, "study list", offline)
 
 
 def _show(settings: SiteSettings, options: argparse.Namespace) -> Json:
@@ -38,15 +62,59 @@ def _show(settings: SiteSettings, options: argparse.Namespace) -> Json:
     def offline(connection: sqlite3.Connection) -> Json:
         return views.study_view(connection, settings, options.study)
 
-    return read(settings, "study show", offline, study=options.study)
+    view = read(settings, "study show", offline, study=options.study)
+    return view if options.json else view | {"lang": options.lang, "is_full": options.full}
 
 
 def _approve(settings: SiteSettings, options: argparse.Namespace) -> Json:
-    return ask(settings, "study approve", study=options.study, dataset=options.dataset)
+    return _decide(settings, options, "approved")
 
 
 def _refuse(settings: SiteSettings, options: argparse.Namespace) -> Json:
-    return ask(settings, "study refuse", study=options.study)
+    return _decide(settings, options, "refused")
+
+
+def _revoke(settings: SiteSettings, options: argparse.Namespace) -> Json:
+    return _decide(settings, options, "revoked")
+
+
+def _decide(settings: SiteSettings, options: argparse.Namespace, decision: str) -> Json:
+    """Sign here, with the person's key; the node gets the signed word alone."""
+    from larrey_protocol.decisions import Approval
+    from larrey_protocol.signed import sign
+
+    is_approval = decision == "approved"
+    dataset = options.dataset if is_approval else settings.datasets[0].name
+    terms = ask(settings, "study terms", study=options.study, dataset=dataset)
+    signer = load_signer(settings, options.key)
+    sys.stderr.write(
+        f"{signer.person.name} signs: {decision} {terms['name']} version {terms['version']}"
+        f" ({terms['study']})\n"
+    )
+    if is_approval:
+        sys.stderr.write(
+            f"  under permit {terms['permit_reference']} version {terms['permit_version']},"
+            f" for dataset {terms['dataset']}, with seats {terms['seats'][:19]}\n"
+        )
+    word = Approval.model_validate(
+        {
+            "study": terms["study"],
+            "permit": terms["permit"] if is_approval else "",
+            "seats": terms["seats"] if is_approval else "",
+            "site": terms["site"],
+            "dataset": terms["dataset"] if is_approval else "",
+            "decision": decision,
+            "person": signer.person.name,
+            "at": time.time(),
+        }
+    )
+    signed = sign(word, signer.key).to_bytes().decode()
+    return ask(settings, "study decide", signed=signed)
+
+
+def _language() -> str:
+    """Return the language of the terminal's own setting."""
+    return "fr" if os.environ.get("LANG", "").lower().startswith("fr") else "en"
 
 
 def _tell_studies(value: Json) -> str:
@@ -58,4 +126,10 @@ def _tell_studies(value: Json) -> str:
 def _tell_study(value: Json) -> str:
     from larrey_client.explain import explain_study
 
-    return explain_study(value)
+    return explain_study(value, lang=value["lang"], is_full=value["is_full"])
+
+
+def _tell_decided(value: Json) -> str:
+    from larrey_client.explain import explain_decided
+
+    return explain_decided(value)

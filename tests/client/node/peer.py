@@ -88,6 +88,9 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     port: int = 0
     proposals: list[bytes] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    rosters: list[bytes] = field(default_factory=list)  # signed Rosters and KeyChanges
+    permits: list[bytes] = field(default_factory=list)
+    orders: list[bytes] = field(default_factory=list)
     revision: int = 0
     blobs: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -122,6 +125,14 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     def propose(self, *documents: bytes) -> None:
         with self._changed:
             self.proposals += documents
+            self.revision += 1
+            self._changed.notify_all()
+
+    def tell(self, **documents: bytes) -> None:
+        """Pass on one more document of each kind: ``rosters``, ``permits`` or ``orders``."""
+        with self._changed:
+            for kind, document in documents.items():
+                getattr(self, kind).append(document)
             self.revision += 1
             self._changed.notify_all()
 
@@ -234,7 +245,12 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
         self, request: wire.ListStudiesRequest, context: grpc.ServicerContext
     ) -> wire.ListStudiesReply:
         return wire.ListStudiesReply(
-            proposals=self.proposals, ended=self.ended, revision=self.revision
+            proposals=self.proposals,
+            ended=self.ended,
+            rosters=self.rosters,
+            permits=self.permits,
+            orders=self.orders,
+            revision=self.revision,
         )
 
     def Answer(

@@ -47,7 +47,12 @@ def test_a_round_reserves_trains_signs_and_hands_over(
     assert 0 < receipt.epsilon < 3.0
     assert held(agent).rounds_used == 1
     assert [action for action, _ in audit_of(agent)] == [
+        *["policy-signed"] * 2,
+        "roster-received",
+        "permit-received",
         "study-proposed",
+        "permit-countersigned",
+        *["approval-signed"] * 2,
         "study-approved",
         "round-reserved",
         "update-released",
@@ -242,7 +247,7 @@ def test_what_is_wrong_with_the_data_stays_at_the_site(
 ) -> None:
     task = peer.first_task(approve(agent, STUDY))
     trainer.load_fail = DataError("value-outside-range", "row 3: age 999")
-    assert peer.request(task).fields["code"] == "data-not-ready"
+    assert peer.request(task).fields["code"] == "site-not-ready"
     assert held(agent).rounds_used == 0
 
 
@@ -251,7 +256,7 @@ def test_the_number_of_patients_does_not_show_in_a_code(
 ) -> None:
     task = peer.first_task(approve(agent, STUDY))
     trainer.units = 19  # under the minimum, since the approval
-    assert peer.request(task).fields["code"] == "data-not-ready"
+    assert peer.request(task).fields["code"] == "site-not-ready"
     assert held(agent).rounds_used == 0
 
 

@@ -14,7 +14,7 @@ from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Answer, Proposal, Signed, open_signed, sign
 from larrey_protocol.study import Study
-from tests.client.node.conftest import Pki, knows
+from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve, audit_of
 from tests.client.node.peer import Peer, wait_until
 from tests.client.node.trainers import SmallTrainer
@@ -53,14 +53,14 @@ def test_an_approval_is_signed_sent_and_final(
     answer = open_signed(Signed.from_bytes(peer.answers[-1]), Answer, pki.signing.public)
     assert (answer.study, answer.decision) == (STUDY.digest, "approved")
     with pytest.raises(LarreyError, match="already-decided"):
-        agent.desk.refuse("tiny", "somebody")
+        pki.people.decide(agent, STUDY, pki.people.it, "refused")
 
 
 def test_a_budget_that_does_not_hold_all_rounds_is_refused_at_approval(
-    settings: SiteSettings, approve: Approve, trainer: SmallTrainer
+    settings: SiteSettings, approve: Approve, trainer: SmallTrainer, pki: Pki
 ) -> None:
     dataset = settings.datasets[0].model_copy(update={"epsilon": 0.5})
-    poor = settings.model_copy(update={"datasets": (dataset,)})
+    poor = pki.people.sign_charter(settings.model_copy(update={"datasets": (dataset,)}))
     with open_node(poor, lambda _: trainer, threading.Event()) as agent:
         with pytest.raises(LarreyError, match="budget-exhausted"):
             approve(agent, STUDY)
@@ -87,10 +87,10 @@ def test_a_later_study_cannot_count_other_units_than_patients(
 
 
 def test_a_study_is_refused_that_counts_other_units_than_the_site_says(
-    settings: SiteSettings, approve: Approve, trainer: SmallTrainer
+    settings: SiteSettings, approve: Approve, trainer: SmallTrainer, pki: Pki
 ) -> None:
     dataset = settings.datasets[0].model_copy(update={"unit": "patient_id"})
-    strict = settings.model_copy(update={"datasets": (dataset,)})
+    strict = pki.people.sign_charter(settings.model_copy(update={"datasets": (dataset,)}))
     with open_node(strict, lambda _: trainer, threading.Event()) as agent:
         with pytest.raises(LarreyError, match="unit-differs"):
             approve(agent, STUDY)
@@ -98,14 +98,13 @@ def test_a_study_is_refused_that_counts_other_units_than_the_site_says(
 
 
 def test_a_study_that_ended_before_a_decision_takes_no_budget(
-    agent: Agent, peer: Peer, pki: Pki
+    agent: Agent, peer: Peer, pki: Pki, lawful: Approve
 ) -> None:
-    peer.propose(sign(Proposal(study=STUDY, proposed_at=1.0), pki.consortium).to_bytes())
-    wait_until(lambda: knows(agent, STUDY))
+    lawful(agent, STUDY)
     peer.end(STUDY.digest)
     wait_until(lambda: ("study-ended", "") in audit_of(agent))
     with pytest.raises(LarreyError, match="study-ended"):
-        agent.desk.approve("tiny", None, "it-person")
+        pki.people.approve(agent, STUDY, pki.people.it)
     assert agent.node.store.ledger_head.startswith("0:")
 
 

@@ -1,0 +1,215 @@
+"""What the gate is told about this node and a study, collected from what was verified.
+
+The same collection serves a running node, which keeps a study's case until anything signed may
+have changed, and a person who reads the state while no node runs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from larrey_client.approvals import Consent, consent_of
+from larrey_client.charter import charter_of
+from larrey_client.consortium import is_entitled
+from larrey_client.cost import app_digest
+from larrey_client.dossier import Dossier, Dossiers, open_proposal
+from larrey_client.gate_facts import Ground, StudyCase, StudyFacts, Warrant
+from larrey_client.orders import Standing, derive, kept_order
+from larrey_client.records import SiteRecords
+from larrey_client.settings import SiteSettings
+from larrey_client.store import SiteStore
+from larrey_protocol.amendments import differences, needs_signature
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.study import Study
+
+__all__ = [
+    "Cases",
+    "consent_in",
+    "day_of",
+    "parent_in",
+    "standing_in",
+    "study_case",
+    "warrant_in",
+]
+
+_MAX_VERSIONS = 100  # of one study, followed upwards for an approval that carries over
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Cases that hold until the day or anything signed changes."""
+
+    of: tuple[tuple[int, int], dt.date]
+    cases: dict[str, StudyCase]
+
+
+class Cases:
+    """Collects the facts of a running node; for any thread."""
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        store: SiteStore,
+        now: Callable[[], float],
+        anchors_code: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._settings, self._store, self._now = settings, store, now
+        self._anchors_code = anchors_code
+        self._charter = charter_of(settings)
+        self._dossiers = Dossiers(store, settings.consortium.key)
+        self._kept: _Kept | None = None
+
+    @property
+    def dossier(self) -> Dossier:
+        """Return the verified documents as they are now."""
+        return self._dossiers.now()
+
+    @property
+    def today(self) -> dt.date:
+        """Return the day in UTC, by the later of the clock and this site's own records."""
+        return day_of(max(self._now(), self._store.latest_at))
+
+    def ground(self) -> Ground:
+        """Return what the node stands on."""
+        dossier = self.dossier
+        return Ground(
+            is_policy_signed=dossier.is_charter(self._charter),
+            clock_lag_s=self._store.latest_at - self._now(),
+            anchors_code=self._anchors_code(),
+            altered=dossier.altered,
+        )
+
+    def of(self, digest: str) -> tuple[Ground, StudyCase | None]:
+        """Return ground and case of a study; no case where it was never proposed."""
+        ground = self.ground()
+        if ground.altered:
+            return ground, None
+        try:
+            return ground, self._case(digest)
+        except IntegrityError as error:
+            return replace(ground, altered=str(error)), None
+
+    def standing(self, digest: str) -> Standing:
+        """Return who launched the study and who stopped it."""
+        dossier = self.dossier
+        with self._store.reading() as records:
+            return standing_in(records, dossier, digest, site=self._settings.site.name)
+
+    def _case(self, digest: str) -> StudyCase | None:
+        with self._store.reading() as records:
+            key = self._store.revision, self.today
+            if self._kept is None or self._kept.of != key:
+                self._kept = _Kept(key, {})
+            if digest not in self._kept.cases:
+                case = study_case(records, self.dossier, self._settings, digest, self.today)
+                if case is None:
+                    return None
+                self._kept.cases[digest] = case
+            return self._kept.cases[digest]
+
+
+def study_case(
+    records: SiteRecords, dossier: Dossier, settings: SiteSettings, digest: str, day: dt.date
+) -> StudyCase | None:
+    """Return a proposed study as the gate wants it, verified again; None if it is unknown.
+
+    Raises:
+        IntegrityError: the kept proposal does not verify.
+    """
+    signed = records.proposal(digest)
+    if signed is None:
+        return None
+    study = open_proposal(signed, digest, dossier)
+    consent, decision = consent_in(records, dossier, study), records.decision(digest)
+    rule, dataset = settings.app(study.file.training.app or ""), settings.dataset(consent.dataset)
+    return StudyCase(
+        site=settings.site.name,
+        policy=settings.policy,
+        study=study,
+        facts=StudyFacts(
+            decision.epsilon if decision else -1.0,
+            app_digest=app_digest(rule.module) if rule else "",
+        ),
+        datasets=tuple(one.name for one in settings.datasets),
+        dataset=consent.dataset,
+        unit=dataset.unit if dataset else None,
+        warrant=warrant_in(dossier, study, signed.signer, day),
+        consent=consent,
+        is_superseded=_is_superseded(records, digest),
+    )
+
+
+def warrant_in(dossier: Dossier, study: Study, signer: str, day: dt.date) -> Warrant:
+    """Return what the consortium and the authority vouch for about a study."""
+    digest, permit = dossier.permit(study.file.study.permit)
+    # A proposal of an earlier consortium key stands: that key's successor was signed by it.
+    is_ours = signer in dossier.keys
+    return Warrant(
+        signer=dossier.keys[-1] if is_ours else signer,
+        consortium=dossier.keys[-1],
+        roster=dossier.roster,
+        permit=permit,
+        permit_digest=digest,
+        seats=dossier.roster.seats_digest(study.file.site_names),
+        is_countersigned=digest in dossier.countersigned,
+        day=day,
+    )
+
+
+def consent_in(records: SiteRecords, dossier: Dossier, study: Study) -> Consent:
+    """Return what persons here said about a study, or about the parent it only amends in patience.
+
+    Raises:
+        IntegrityError: a kept proposal does not verify.
+    """
+    own = consent_of(dossier.approvals.get(study.digest, ()), dossier.approvers)
+    version = study
+    for _ in range(_MAX_VERSIONS):
+        parent = parent_in(records, dossier, version)
+        if own.state != "none" or parent is None or needs_signature(differences(parent, version)):
+            return own
+        above = consent_of(dossier.approvals.get(parent.digest, ()), dossier.approvers)
+        if above.state == "approved":
+            return replace(above, carried_from=parent.digest)
+        if above.state != "none":
+            return own
+        version = parent
+    return own
+
+
+def parent_in(records: SiteRecords, dossier: Dossier, study: Study) -> Study | None:
+    """Return the version that a study amends, None where it is not known here.
+
+    Raises:
+        IntegrityError: the kept proposal does not verify.
+    """
+    digest = study.file.study.parent
+    signed = records.proposal(digest) if digest else None
+    return open_proposal(signed, digest, dossier) if signed else None
+
+
+def standing_in(records: SiteRecords, dossier: Dossier, digest: str, *, site: str) -> Standing:
+    """Return how a study stands by the orders of people entitled to give them.
+
+    Raises:
+        IntegrityError: a kept order does not verify.
+    """
+    kept = [kept_order(signed) for signed in records.documents("order", digest)]
+    orders = [
+        replace(one, key=dossier.keys[-1]) if one.key in dossier.keys else one
+        for one in kept
+        if is_entitled(one.key, one.order.verb, dossier.keys, dossier.rosters)
+    ]
+    return derive(digest, orders, (), site=site)
+
+
+def day_of(at: float) -> dt.date:
+    """Return the day in UTC."""
+    return dt.datetime.fromtimestamp(at, tz=dt.UTC).date()
+
+
+def _is_superseded(records: SiteRecords, digest: str) -> bool:
+    decisions = [records.decision(child) for child in records.children(digest)]
+    return any(one is not None and one.decision in {"approved", "revoked"} for one in decisions)

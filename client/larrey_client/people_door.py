@@ -1,0 +1,80 @@
+"""What the local door takes from persons: their signatures, and what they would sign.
+
+A signature is made by the person's own command; only signed documents pass here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from larrey_client import decision_pages as pages
+from larrey_client.approving import Approving
+from larrey_client.local import Handler
+from larrey_client.node import Node
+from larrey_client.signing import countersign, sign_policy
+from larrey_client.store import open_readonly
+from larrey_protocol.errors import TransportError
+from larrey_protocol.signed import Signed
+
+__all__ = ["people_handlers"]
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]  # Any: JSON values are recursive
+
+
+def people_handlers(
+    node: Node, approving: Approving, send: Callable[[], None]
+) -> Mapping[str, Handler]:
+    """Return the handlers; ``send`` hands decisions to the coordinator.
+
+    Every handler may raise what the function that it calls raises.
+    """
+    settings = node.settings
+
+    def reading(view: Callable[..., Any], *arguments: Any) -> Any:  # Any: one of several views
+        connection = open_readonly(settings.site.state)
+        try:
+            return view(connection, settings, *arguments)
+        finally:
+            connection.close()
+
+    def decide(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
+        made = approving.decide(_signed(request))
+        return made | {"is_sent": made["decision"] != "waiting" and _sent(send, made["study"])}
+
+    def sign(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
+        return {"missing": list(sign_policy(node.store, settings, _signed(request)))}
+
+    def officer(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
+        return {"reference": countersign(node.store, settings, _signed(request))}
+
+    return {
+        "study terms": lambda request, _actor: approving.terms(
+            str(request["study"]), request.get("dataset")
+        ),
+        "study decide": decide,
+        "policy show": lambda _request, _actor: reading(pages.policy_view),
+        "policy sign": sign,
+        "permit list": lambda _request, _actor: reading(pages.permits_view),
+        "permit show": lambda request, _actor: reading(
+            pages.permit_view, str(request["reference"])
+        ),
+        "permit countersign": officer,
+    }
+
+
+def _signed(request: Mapping[str, Any]) -> Signed:  # Any: JSON
+    return Signed.from_bytes(str(request["signed"]).encode())
+
+
+def _sent(send: Callable[[], None], study: str) -> bool:
+    """Return whether the coordinator has the decision already; it is sent again if not."""
+    try:
+        send()
+    except TransportError as error:
+        logger.warning("study=%s the answer is sent later: %s", study, error)
+        return False
+    return True
