@@ -10,6 +10,7 @@ from larrey_client.data.opposition import day_of, entries, excluded, strictest
 from larrey_client.data.reading import Reading
 from larrey_client.extract.snapshots import rows_of
 from larrey_client.records import SiteRecords
+from larrey_client.registrar import rescan
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_client.sources_settings import ImageSource
 from larrey_protocol.contract import Contract
@@ -28,12 +29,14 @@ def load_rows(node: Node, study: Study, dataset: Dataset) -> Loaded:
 
     Raises:
         DataError: the rows do not meet the contract, or there are none; ``opposition-unreadable``.
+        Refusal: ``families-bridged`` where the rows gained a patient of another cohort family.
         LarreyError: as `larrey_client.trainer_link.TrainerLink.load`.
     """
     settings = node.settings
     with node.store.reading() as records:
         permit = permit_of(records, study)
     rule = settings.app(study.file.training.app or "")
+    rescan(node, dataset)
     return node.trainer.load(
         study,
         site=node.site,

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from larrey_client.extract.snapshots import rows_of
-from larrey_client.families import patients_digest, refresh, register
+from larrey_client.families import is_registered, patients_digest, refresh, register
 from larrey_client.local import Handler
-from larrey_client.node import Node
 from larrey_client.settings import Dataset
 from larrey_privacy.families import HASH_BYTES
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Signed
+
+if TYPE_CHECKING:
+    from larrey_client.node import Node
 
 __all__ = ["registrar_handlers", "rescan", "scan"]
 
@@ -34,7 +36,7 @@ def registrar_handlers(node: Node) -> Mapping[str, Handler]:
 
 
 def scan(node: Node, dataset: Dataset) -> bytes:
-    """Return the sorted keyed hashes of the dataset's patients, read by the trainer.
+    """Return the sorted keyed hashes of the dataset's patients; the caller has the trainer's turn.
 
     Raises:
         UsageError: ``unit-required`` where site.toml does not name the patient's column.
@@ -47,23 +49,34 @@ def scan(node: Node, dataset: Dataset) -> bytes:
             'Add unit = "…" to its [[datasets]] entry.',
         )
     rows = rows_of(dataset, node.settings.site.state)
-    with node.trainer_turn:
-        return node.trainer.scan(rows, dataset.unit, node.store.secret())
+    return node.trainer.scan(rows, dataset.unit, node.store.secret())
 
 
 def rescan(node: Node, dataset: Dataset) -> None:
-    """Add patients that the dataset gained since it was registered; call before work on it.
+    """Add patients that a registered dataset gained; the caller has the trainer's turn.
+
+    Rows that did not change since they were read last are not read again.
 
     Raises:
-        Refusal: ``families-bridged``; DataError: the rows cannot be read.
+        Refusal: ``families-bridged`` where a new patient is of another family.
+        DataError: the rows cannot be read.
     """
-    if dataset.unit is not None:
+    if not is_registered(node.store, dataset.name):
+        return
+    try:
+        facts = rows_of(dataset, node.settings.site.state).stat()
+    except OSError:
+        return  # whoever loads the rows says that there are none
+    version = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    if node.scanned.get(dataset.name) != version:
         refresh(node.store, dataset.name, scan(node, dataset))
+        node.scanned[dataset.name] = version
 
 
 def _offered(node: Node, name: str) -> Json:
     dataset = _dataset(node, name)
-    patients = scan(node, dataset)
+    with node.trainer_turn:
+        patients = scan(node, dataset)
     return {
         "site": node.site,
         "dataset": dataset.name,
@@ -82,7 +95,9 @@ def _add(node: Node, document: str) -> Json:
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError("malformed-document", "expected a signed registration") from error
     dataset = _dataset(node, name)
-    people, patients = node.settings.people, scan(node, dataset)
+    with node.trainer_turn:
+        patients = scan(node, dataset)
+    people = node.settings.people
     family = register(node.store, dataset, patients, signed, people, site=node.site)
     return {"dataset": name, "family": family, "is_shared": family != name}
 

@@ -43,8 +43,8 @@ def keep_witnessed(store: SiteStore, seats: Iterable[Seat], anchors: Iterable[by
 
 def witnessed(store: SiteStore, seats: Iterable[Seat]) -> list[bytes]:
     """Return the newest anchor of each of these sites, in their travelling form."""
-    found = [_kept(store, seat.key) for seat in seats]
-    return [data for data in found if data is not None]
+    found = [_kept(store, seat.key, seat.key) for seat in seats]
+    return [one.signed.to_bytes() for one in found if one is not None]
 
 
 def keep_own(store: SiteStore, anchored: Anchored, *, where: str = "") -> None:
@@ -53,13 +53,9 @@ def keep_own(store: SiteStore, anchored: Anchored, *, where: str = "") -> None:
 
 
 def kept_own(store: SiteStore, key: str, *, where: str = "") -> list[Anchored]:
-    """Return this site's own newest kept anchor, or none.
-
-    Raises:
-        IntegrityError: ``bad-signature`` or ``malformed-document``: somebody changed it.
-    """
-    data = _kept(store, f"{where} {key}".strip())
-    return [open_anchor(data, key)] if data else []
+    """Return this site's own newest kept anchor, or none."""
+    kept = _kept(store, f"{where} {key}".strip(), key)
+    return [kept] if kept else []
 
 
 def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
@@ -76,8 +72,8 @@ def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
 
 
 def _keep(store: SiteStore, holder: str, anchored: Anchored) -> bool:
-    data = _kept(store, holder)
-    if data is not None and open_anchor(data, anchored.signed.signer).rank >= anchored.rank:
+    kept = _kept(store, holder, anchored.signed.signer)
+    if kept is not None and kept.rank >= anchored.rank:
         return False
     with store.transaction():
         store.records.connection.execute(
@@ -88,10 +84,14 @@ def _keep(store: SiteStore, holder: str, anchored: Anchored) -> bool:
     return True
 
 
-def _kept(store: SiteStore, holder: str) -> bytes | None:
+def _kept(store: SiteStore, holder: str, key: str) -> Anchored | None:
+    """Return what is kept; a row that somebody changed is none, as one that was deleted is."""
     with store.reading() as records:
         records.connection.execute(_TABLE)
         row = records.connection.execute(
             "SELECT signed FROM witnessed WHERE holder = ?", (holder,)
         ).fetchone()
-    return bytes(row[0]) if row else None
+    try:
+        return open_anchor(bytes(row[0]), key) if row else None
+    except IntegrityError:
+        return None

@@ -27,7 +27,7 @@ class Scanner:
     """A trainer that has read these patients."""
 
     def __init__(self) -> None:
-        self.found = {"heart.csv": patients(1, 2), "lung.csv": patients(9)}
+        self.found: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, bytes]] = []
 
     def scan(self, source: Path, unit: str, salt: bytes) -> bytes:
@@ -44,6 +44,13 @@ class Parts:
     site: str = "alpha"
     trainer: Scanner = field(default_factory=Scanner)
     trainer_turn: threading.Lock = field(default_factory=threading.Lock)
+    scanned: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def found(self, name: str, *numbers: int) -> None:
+        """Let these patients be in a file from now on."""
+        path = self.settings.site.state.parent / name
+        path.write_text(f"{len(self.trainer.asked)} {numbers}")
+        self.trainer.found[name] = patients(*numbers)
 
 
 @pytest.fixture
@@ -54,6 +61,8 @@ def node(empty: State, dpo: Officer, tmp_path: Path) -> Iterator[Parts]:
     path.write_text(text.replace('name = "alpha"', 'name = "alpha"\nstate = "empty"'))
     dpo.key.save(tmp_path / "dpo.key")
     parts = Parts(load_settings(path), empty.store)
+    parts.found("heart.csv", 1, 2)
+    parts.found("lung.csv", 9)
     door = Door(empty.folder, registrar_handlers(parts))
     yield parts
     door.close()
@@ -107,14 +116,25 @@ def test_a_dataset_read_again_before_work_keeps_its_family_up_to_date(
     add(tmp_path, "heart")
     heart = node.settings.dataset("heart")
     assert heart is not None
-    node.trainer.found["heart.csv"] = patients(2, 3)
+    node.found("heart.csv", 2, 3)
     rescan(node, heart)  # type: ignore[arg-type]
     lung = heart.model_copy(update={"name": "lung", "path": Path("lung.csv")})
     rescan(node, lung)  # type: ignore[arg-type]  # nobody registered it: nothing to compare
-    node.trainer.found["heart.csv"] = patients(1, 2, 3)
+    node.found("heart.csv", 1, 2, 3)
     head = node.store.audit_head
     rescan(node, heart)  # type: ignore[arg-type]
     assert node.store.audit_head == head  # 1 is still one of the family
+
+
+def test_rows_that_did_not_change_are_not_read_again(node: Parts, tmp_path: Path) -> None:
+    add(tmp_path, "heart")
+    heart = node.settings.dataset("heart")
+    assert heart is not None
+    for _ in range(3):
+        rescan(node, heart)  # type: ignore[arg-type]
+    (tmp_path / "heart.csv").unlink()
+    rescan(node, heart)  # type: ignore[arg-type]
+    assert len(node.trainer.asked) == 3  # offered, placed, and once since then
 
 
 def test_a_dataset_that_gained_patients_of_another_family_does_not_work(
@@ -127,6 +147,6 @@ def test_a_dataset_that_gained_patients_of_another_family_does_not_work(
     settings = node.settings.model_copy(update={"datasets": (heart, copy)})
     node.settings = settings
     assert add(tmp_path, "lung") == 0  # the door answers with what the node knows now
-    node.trainer.found["heart.csv"] = patients(1, 9)
+    node.found("heart.csv", 1, 9)
     with pytest.raises(Refusal, match="families-bridged"):
         rescan(node, heart)  # type: ignore[arg-type]

@@ -207,6 +207,14 @@ def test_a_site_keeps_the_newest_anchor_of_each_seat_and_gives_it_back(
     assert witnessed(state.store, seats) == [new]
 
 
+def test_a_kept_anchor_that_somebody_changed_is_none(state: State, start: Start) -> None:
+    start(state).seen([state.anchor().signed.to_bytes()])
+    state.store.records.connection.execute("UPDATE witnessed SET signed = x'00'")
+    assert known_anchors(state.store, state.key.public, Witness()) == []
+    start(state).seen([state.anchor().signed.to_bytes()])
+    assert len(known_anchors(state.store, state.key.public, Witness())) == 1
+
+
 def test_anchors_of_no_seat_are_not_kept(state: State, make_state: Callable[[str], State]) -> None:
     other = make_state("other")
     anchor = other.anchor().signed.to_bytes()
