@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import ask
 from larrey_client.settings import load_settings
 from larrey_client.store import open_readonly
-from larrey_client.views import ledger_view, verify_view
+from larrey_client.views import verify_view
 from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
