@@ -4,7 +4,8 @@
     source = {kind = "sql", dsn_file = "warehouse.dsn", query_file = "heart.sql"}
     source = {kind = "images", manifest = "xrays.parquet", root = "/data/xrays"}
 
-A new kind of source is a record here and a branch in `larrey_client.sources`; nothing else knows.
+A new kind of source is a record here and a connector in
+`larrey_client.data.sources`; nothing else knows.
 """
 
 from __future__ import annotations

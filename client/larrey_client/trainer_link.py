@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from larrey_client.confinement.barriers import Isolation
 from larrey_client.data.files import file_state
@@ -23,12 +23,12 @@ from larrey_client.data.identity import HASH_BYTES, pack_hashes
 from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.frames import (
     PeerClosed,
-    is_sealed,
     memory_file,
     receive_frame,
     seal,
     send_frame,
 )
+from larrey_client.trainer_answers import close_files, failure_of, field_of, only_file
 from larrey_client.trainer_process import Limits, TrainerProcess
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
@@ -38,31 +38,6 @@ __all__ = ["Loaded", "TrainTask", "TrainerLink"]
 
 logger = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
-# All that a trainer may say went wrong, since a code may leave the site: another word from it would
-# be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
-_CODES = frozenset(
-    {
-        "app-failed",
-        "app-not-found",
-        "app-reads-all-rows",
-        "data-path-missing",
-        "gradient-missing",
-        "gradients-pending",
-        "load-malformed",
-        "loss-couples-patients",
-        "message-malformed",
-        "model-buffers",
-        "model-couples-patients",
-        "model-malformed",
-        "noise-missing",
-        "plan-impossible",
-        "reply-wrong-metrics",
-        "reply-wrong-tensors",
-        "site-not-invited",
-        "trainer-failed",
-    }
-)
-_KindT = TypeVar("_KindT", int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +188,7 @@ class TrainerLink:
             process = self._reading(source)
             deadline = time.monotonic() + _LOAD_TIMEOUT_S
             answer, fds = self._ask_with(process, frame, [salt], deadline)
-        file = _only_file(answer, fds)
+        file = only_file(answer, fds)
         try:
             hashes = os.pread(file, os.fstat(file).st_size, 0)
         finally:
@@ -245,10 +220,10 @@ class TrainerLink:
                 self._loaded = None
                 raise DataError("data-changed", "the rows changed since the round began")
             if self._barred & {"", task.study}:  # after the process is chosen, which a stop ends
-                raise self._lost(PeerClosed("trainer-crashed", ""))
+                raise self._lost(PeerClosed())
             frame = {"op": "train", **asdict(task)}
             answer, fds = self._ask(process, frame, [model], deadline)
-        return _only_file(answer, fds)
+        return only_file(answer, fds)
 
     def stop(self) -> None:
         """End the process at once, whatever it does; the handle cannot be used again."""
@@ -268,7 +243,6 @@ class TrainerLink:
         self._barred.add(study)
         process = self._process
         if process is not None and study in {"", self._study}:
-            logger.warning("trainer interrupted pid=%d", process.pid)
             process.kill()
 
     def admit(self, study: str) -> None:
@@ -303,12 +277,12 @@ class TrainerLink:
         documents = [_document(wish.study), wish.reading.secret, excluded]
         deadline = time.monotonic() + _LOAD_TIMEOUT_S
         answer, fds = self._ask_with(process, wish.frame(), documents, deadline)
-        _close(fds)
+        close_files(fds)
         process.fresh = False
         return Loaded(
-            _field(answer, "units", int),
-            _field(answer, "content", str),
-            _field(answer, "excluded", int),
+            field_of(answer, "units", int),
+            field_of(answer, "content", str),
+            field_of(answer, "excluded", int),
         )
 
     def _ask_with(
@@ -323,7 +297,7 @@ class TrainerLink:
         try:
             return self._ask(process, frame, files, deadline)
         finally:
-            _close(files)
+            close_files(files)
 
     def _ask(
         self, process: TrainerProcess, frame: dict[str, Any], fds: Sequence[int], deadline: float
@@ -337,8 +311,8 @@ class TrainerLink:
             process.close()
             raise self._lost(error) from error
         if "code" in answer:
-            _close(files)
-            failure = _failure(answer)
+            close_files(files)
+            failure = failure_of(answer)
             if failure.code == "trainer-failed":  # out of memory, say: nobody knows what it is now
                 process.close()
             raise failure
@@ -367,35 +341,3 @@ def _fingerprint(data: Path, salt: bytes) -> str:
 
 def _document(study: Study) -> bytes:
     return canonical_json(study.model_dump(mode="json", by_alias=True))
-
-
-def _failure(answer: dict[str, Any]) -> LarreyError:
-    """Return the error that the trainer reports; an ill-formed report is a failure too."""
-    kind = DataError if answer.get("kind") == "data" else LarreyError
-    if kind is LarreyError and answer["code"] not in _CODES:
-        return LarreyError("trainer-failed", "the trainer reported a code that it does not have")
-    try:
-        return kind(
-            str(answer["code"]), str(answer.get("message", "")), str(answer.get("next_step", ""))
-        )
-    except ValueError:
-        return LarreyError("trainer-failed", "the trainer reported an ill-formed code")
-
-
-def _only_file(answer: dict[str, Any], fds: list[int]) -> int:
-    if len(fds) == 1 and is_sealed(fds[0]):
-        return fds[0]
-    _close(fds)
-    raise LarreyError("trainer-failed", f"the trainer sent {len(fds)} files, expected one sealed")
-
-
-def _field(answer: dict[str, Any], name: str, kind: type[_KindT]) -> _KindT:
-    value = answer.get(name)
-    if not isinstance(value, kind):
-        raise LarreyError("trainer-failed", f"the trainer's answer lacks '{name}'")
-    return value
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -1,0 +1,84 @@
+"""What the agent believes of its trainer's answers: known codes, expected fields, sealed files.
+
+Anything else is ``trainer-failed``. Imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from larrey_client.frames import is_sealed
+from larrey_protocol.errors import DataError, LarreyError
+
+__all__ = ["close_files", "failure_of", "field_of", "only_file"]
+
+# All that a trainer may say went wrong, since a code may leave the site: another word from it would
+# be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
+_CODES = frozenset(
+    {
+        "app-failed",
+        "app-not-found",
+        "app-reads-all-rows",
+        "data-path-missing",
+        "gradient-missing",
+        "gradients-pending",
+        "load-malformed",
+        "loss-couples-patients",
+        "message-malformed",
+        "model-buffers",
+        "model-couples-patients",
+        "model-malformed",
+        "noise-missing",
+        "plan-impossible",
+        "reply-wrong-metrics",
+        "reply-wrong-tensors",
+        "site-not-invited",
+        "trainer-failed",
+    }
+)
+_KindT = TypeVar("_KindT", int, str)
+
+
+def failure_of(answer: dict[str, Any]) -> LarreyError:
+    """Return the error that the trainer reports; an ill-formed report is a failure too."""
+    kind = DataError if answer.get("kind") == "data" else LarreyError
+    if kind is LarreyError and answer["code"] not in _CODES:
+        return LarreyError("trainer-failed", "the trainer reported a code that it does not have")
+    try:
+        return kind(
+            str(answer["code"]), str(answer.get("message", "")), str(answer.get("next_step", ""))
+        )
+    except ValueError:
+        return LarreyError("trainer-failed", "the trainer reported an ill-formed code")
+
+
+def only_file(answer: dict[str, Any], fds: list[int]) -> int:
+    """Return the one sealed file of an answer; the caller closes it.
+
+    Raises:
+        LarreyError: ``trainer-failed``.
+    """
+    if len(fds) == 1 and is_sealed(fds[0]):
+        return fds[0]
+    close_files(fds)
+    raise LarreyError("trainer-failed", f"the trainer sent {len(fds)} files, expected one sealed")
+
+
+def field_of(answer: dict[str, Any], name: str, kind: type[_KindT]) -> _KindT:
+    """Return a field of an answer.
+
+    Raises:
+        LarreyError: ``trainer-failed`` where it is missing or of another kind.
+    """
+    value = answer.get(name)
+    if not isinstance(value, kind):
+        raise LarreyError("trainer-failed", f"the trainer's answer lacks '{name}'")
+    return value
+
+
+def close_files(fds: Sequence[int]) -> None:
+    """Close descriptors that came with an answer."""
+    for fd in fds:
+        os.close(fd)
