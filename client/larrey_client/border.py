@@ -1,7 +1,9 @@
 """The one point through which every request of this node passes: checked, written down, sent.
 
-An interceptor on the node's only channel, so that a call that somebody adds later passes it too.
+It stands around the node's only channel, so that a call that somebody adds later passes it too.
 What is not on the list of `larrey_protocol.egress_list` is refused here with ``egress-not-listed``.
+Not a gRPC interceptor: grpcio makes such a call's machinery anew each time, and grpcio 1.85 crashes
+the process when it does so on a channel that another thread has closed.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -24,15 +26,10 @@ from larrey_protocol.v1 import larrey_pb2 as wire
 __all__ = ["Border"]
 
 _NOTHING = Outgoing()
-Continue = Callable[[Any, Any], Any]  # Any: gRPC's own types differ by method
+Call = Callable[..., Any]  # Any: gRPC's own types differ by method
 
 
-class Border(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
+class Border:
     """Checks and records whatever is sent; ``spool`` is where uploaded blobs lie."""
 
     def __init__(self, log: EgressLog, spool: Path, now: Callable[[], float]) -> None:
@@ -40,6 +37,10 @@ class Border(
         self._spool = spool
         self._now = now
         self._local = threading.local()
+
+    def around(self, channel: grpc.Channel) -> grpc.Channel:
+        """Return the channel with this border around it."""
+        return cast(grpc.Channel, _Guarded(channel, self))
 
     @contextmanager
     def about(self, study: str, round_number: int, phase: str) -> Iterator[None]:
@@ -50,25 +51,12 @@ class Border(
         finally:
             self._local.about = _NOTHING
 
-    def intercept_unary_unary(self, continuation: Continue, details: Any, request: Any) -> Any:
-        """Pass one request on."""
-        self._pass(details.method, request)
-        return continuation(details, request)
+    def let_through(self, method: str, request: Any) -> None:
+        """Return once the request is checked and written down.
 
-    def intercept_unary_stream(self, continuation: Continue, details: Any, request: Any) -> Any:
-        """Pass one request on."""
-        self._pass(details.method, request)
-        return continuation(details, request)
-
-    def intercept_stream_unary(self, continuation: Continue, details: Any, requests: Any) -> Any:
-        """Pass the parts on as they are asked for."""
-        return continuation(details, self._parts(details.method, self._said(), requests))
-
-    def intercept_stream_stream(self, continuation: Continue, details: Any, requests: Any) -> Any:
-        """Pass the parts on as they are asked for."""
-        return continuation(details, self._parts(details.method, self._said(), requests))
-
-    def _pass(self, method: str, request: Any) -> None:
+        Raises:
+            Refusal: ``egress-not-listed``.
+        """
         about = check_outgoing(method, request)
         if isinstance(request, wire.GiveRequest):
             about = check_flower(*open_give(request))
@@ -79,8 +67,11 @@ class Border(
         else:
             self._log.add(sent, data)
 
+    def let_parts_through(self, method: str, parts: Iterator[Any]) -> Iterator[Any]:
+        """Return the parts of a stream, each checked and written down when it is asked for."""
+        return self._parts(method, self._said(), parts)  # whose thread asks for them is gRPC's
+
     def _parts(self, method: str, about: Outgoing, parts: Iterator[Any]) -> Iterator[Any]:
-        """Yield each part once it is written down; the first one opens the row."""
         seq = 0
         for part in parts:
             check_outgoing(method, part)
@@ -106,3 +97,36 @@ class Border(
     def _said(self, code: str = "") -> Outgoing:
         about: Outgoing = getattr(self._local, "about", _NOTHING)
         return replace(about, code=code)
+
+
+class _Guarded:
+    """What a stub asks of a channel: one callable a method."""
+
+    def __init__(self, channel: grpc.Channel, border: Border) -> None:
+        self._channel = channel
+        self._border = border
+
+    def unary_unary(self, method: str, *more: Any, **named: Any) -> Call:
+        return self._single(method, self._channel.unary_unary(method, *more, **named))
+
+    def unary_stream(self, method: str, *more: Any, **named: Any) -> Call:
+        return self._single(method, self._channel.unary_stream(method, *more, **named))
+
+    def stream_unary(self, method: str, *more: Any, **named: Any) -> Call:
+        return self._parts(method, self._channel.stream_unary(method, *more, **named))
+
+    def stream_stream(self, method: str, *more: Any, **named: Any) -> Call:
+        return self._parts(method, self._channel.stream_stream(method, *more, **named))
+
+    def _single(self, method: str, call: Call) -> Call:
+        def guarded(request: Any, **named: Any) -> Any:
+            self._border.let_through(method, request)
+            return call(request, **named)
+
+        return guarded
+
+    def _parts(self, method: str, call: Call) -> Call:
+        def guarded(requests: Iterator[Any], **named: Any) -> Any:
+            return call(self._border.let_parts_through(method, requests), **named)
+
+        return guarded

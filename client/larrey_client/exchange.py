@@ -162,6 +162,14 @@ class Exchange:
             )
         return reply
 
+    def tell(self, signed: bytes) -> wire.AnswerReply:
+        """Hand over another document that this site signed: a deletion receipt, a departure."""
+        with self._call() as line:
+            reply: wire.AnswerReply = line.studies.Tell(
+                wire.TellRequest(document=signed), timeout=_CALL_TIMEOUT_S
+            )
+        return reply
+
     def fetch(self, download: Download, *, timeout_s: float) -> None:
         """Continue ``download`` from where it was cut.
 
@@ -230,7 +238,7 @@ class _Line:
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         proxy = ("grpc.enable_http_proxy", int(address.rpartition(":")[0] not in _LOOPBACK))
         self.channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
-        guarded = grpc.intercept_channel(self.channel, border) if border else self.channel
+        guarded = border.around(self.channel) if border else self.channel
         self.exchange = stubs.ExchangeStub(guarded)  # type: ignore[no-untyped-call]
         self.studies = stubs.StudiesStub(guarded)  # type: ignore[no-untyped-call]
         self.enrolment = stubs.EnrolmentStub(guarded)  # type: ignore[no-untyped-call]
