@@ -155,6 +155,18 @@ class Folder:
             person=OperatorPerson(name=person, key=at / f"{person}.pem"),
         )
 
+    def operator_file(self, path: Path, address: str, person: str = "ada") -> Path:
+        """Write an operator file, as a person at the consortium has it."""
+        at = self.path
+        path.write_text(
+            f'[coordinator]\naddress = "{address}"\nauthority = "{at}/ca.crt"\n'
+            f'[identity]\ncertificate = "{at}/operator.crt"\nkey = "{at}/operator.key"\n'
+            f'[consortium]\nkey = "{self.consortium.public}"\n'
+            f'signing_key = "{at}/consortium.pem"\n'
+            f'[person]\nname = "{person}"\nkey = "{at}/{person}.pem"\n'
+        )
+        return path
+
 
 @dataclass(frozen=True)
 class Federation:
