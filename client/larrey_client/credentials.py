@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import ValidationError
 
-from larrey_client.exchange import Tls
+from larrey_client.exchange import Exchange, Tls
 from larrey_protocol.certificates import (
     expiry_of,
     is_due,
@@ -29,13 +30,12 @@ from larrey_protocol.certificates import (
 )
 from larrey_protocol.enrolment import Admission, JoinRequest, check_admission
 from larrey_protocol.errors import FileError, LarreyError, Refusal
-from larrey_protocol.keys import read_private
+from larrey_protocol.keys import SigningKey, read_private
 from larrey_protocol.signed import sign
 from larrey_protocol.tomlfile import read_text
 from larrey_protocol.v1 import larrey_pb2 as wire
 
 if TYPE_CHECKING:
-    from larrey_client.node import Node
     from larrey_client.settings import Identity, SiteSettings
 
 __all__ = ["Renewal", "admission_of", "days_left", "install", "next_of", "read_tls", "settle"]
@@ -49,8 +49,23 @@ _DAY_S = 86400.0
 class Renewal:
     """Renews the certificate of a running node when a third of its life is left."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        settings: SiteSettings,
+        key: SigningKey,
+        exchange: Exchange,
+        *,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        renewed: Callable[[float], None],
+    ) -> None:
+        """Take what a renewal needs; ``renewed`` is told when the new certificate ends."""
+        self._settings = settings
+        self._key = key
+        self._exchange = exchange
+        self._now = now
+        self._monotonic = monotonic
+        self._renewed = renewed
         self._next_look = float("-inf")
 
     def look(self) -> bool:
@@ -58,9 +73,9 @@ class Renewal:
 
         What goes wrong is logged with its code and tried again: there are weeks left.
         """
-        if self._node.monotonic() < self._next_look:
+        if self._monotonic() < self._next_look:
             return False
-        self._next_look = self._node.monotonic() + _LOOK_EVERY_S
+        self._next_look = self._monotonic() + _LOOK_EVERY_S
         try:
             return self._renew()
         except (LarreyError, OSError, ValueError) as error:
@@ -69,30 +84,27 @@ class Renewal:
             return False
 
     def _renew(self) -> bool:
-        node = self._node
-        identity = node.settings.identity
-        moment = dt.datetime.fromtimestamp(node.now(), dt.UTC)
+        identity, site, now = self._settings.identity, self._settings.site.name, self._now()
+        moment = dt.datetime.fromtimestamp(now, dt.UTC)
         if not is_due(identity.certificate.read_bytes(), moment):
             return False
-        request, key = make_request(node.site)
+        request, key = make_request(site)
         replace_file(next_of(identity.key), key)  # before asking: a folder may be read-only
         asked = JoinRequest(
             invitation="",
-            site=node.site,
+            site=site,
             request=request.decode(),
-            signing_key=node.key.public,
-            at=node.now(),
+            signing_key=self._key.public,
+            at=now,
         )
-        reply = node.exchange.renew(sign(asked, node.key).to_bytes())
-        admission = admission_of(reply, node.site)
-        check_admission(admission, node.site, request)
-        install(admission, identity, node.settings.coordinator.authority)
-        node.exchange.reopen(read_tls(node.settings))
+        reply = self._exchange.renew(sign(asked, self._key).to_bytes())
+        admission = admission_of(reply, site)
+        check_admission(admission, site, request)
+        install(admission, identity, self._settings.coordinator.authority)
+        self._exchange.reopen(read_tls(self._settings))
         expires_at = expiry_of(admission.certificate.encode())
-        node.metrics.certificate_expiry.set(expires_at)
-        with node.store.transaction():
-            node.store.audit("certificate-renewed", node.site)
-        logger.info("the certificate was renewed days=%d", (expires_at - node.now()) / _DAY_S)
+        logger.info("the certificate was renewed days=%d", (expires_at - now) / _DAY_S)
+        self._renewed(expires_at)
         return True
 
 

@@ -127,6 +127,8 @@ LockPersonality=yes
 RemoveIPC=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
+# Landlock, by which trainer and extraction close the files of this account to themselves.
+SystemCallFilter=@sandbox
 # @resources stays: torch sets the affinity of its threads.
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
@@ -138,10 +140,12 @@ _NOBODY = """\
 # It may reach this machine only, until a drop-in names the coordinator or the proxy
 # (systemctl edit larrey-site):
 #   [Service]
-#   IPAddressAllow=192.0.2.10"""
+#   IPAddressAllow=192.0.2.10
+# and so must a database, where a dataset comes from one."""
 _COORDINATOR = """\
 # It may reach this machine and the coordinator only, at the addresses it has today.
-# Where they change or a proxy stands between: systemctl edit larrey-site, IPAddressAllow=."""
+# Where they change, a proxy stands between or a dataset comes from a database:
+# systemctl edit larrey-site, IPAddressAllow=."""
 
 
 @dataclass(frozen=True, slots=True)
