@@ -21,7 +21,7 @@ from larrey_client.settings import SiteSettings
 from larrey_protocol.amendments import differences, needs_signature
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.keys import fingerprint
-from larrey_protocol.people import Person
+from larrey_protocol.people import Person, find_person
 from larrey_protocol.permit import Permit, permit_state
 from larrey_protocol.study import Study
 
@@ -90,8 +90,11 @@ def signing_view(connection: sqlite3.Connection, settings: SiteSettings, known: 
     dossier, study = read_dossier(records, settings.consortium.key), known.study
     today = _today(records)
     warrant = warrant_in(dossier, study, known.signer, today)
+    proposer = find_person(warrant.roster.people, known.signer)
     return {
+        "proposer": proposer.name if proposer else "",
         "permit": _permit_of(study, dossier, today),
+        "permit_reference": study.file.study.permit,
         "roster": _seats(study, dossier),
         "roster_version": warrant.roster.version,
         "signatures": _signatures(records, dossier, known, warrant.permit_digest, warrant.seats),

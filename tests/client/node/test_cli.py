@@ -22,13 +22,13 @@ from larrey_client.explain import explain_study
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_protocol.errors import PortBusy
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.signed import Proposal, sign
 from larrey_protocol.study import Study
-from tests.client.node.conftest import Pki, knows
-from tests.client.node.peer import Peer, wait_until
+from tests.client.node.conftest import Pki
+from tests.client.node.peer import Peer
 from tests.protocol.samples import study as make_study
 
 Approve = Callable[[Agent, Study], Study]
+Site = Callable[..., tuple[int, str, str]]
 STUDY = make_study()
 
 
@@ -48,20 +48,32 @@ def site(
 
 
 @pytest.fixture
-def proposed(agent: Agent, peer: Peer, pki: Pki) -> Agent:
-    peer.propose(sign(Proposal(study=STUDY, proposed_at=1.0), pki.consortium).to_bytes())
-    wait_until(lambda: knows(agent, STUDY))
+def proposed(agent: Agent, lawful: Approve) -> Agent:
+    lawful(agent, STUDY)
     return agent
 
 
+@pytest.fixture
+def keys(site_file: Path, pki: Pki) -> dict[str, str]:
+    """Return the persons' key files, without a passphrase, as no person should have them."""
+    files = {"it": pki.people.it, "dpo": pki.people.dpo}
+    for role, key in files.items():
+        key.save(site_file.parent / f"{role}.key")
+    return {role: str(site_file.parent / f"{role}.key") for role in files}
+
+
 def test_a_study_is_listed_shown_approved_and_on_the_ledger(
-    proposed: Agent, site: Callable[..., tuple[int, str, str]], peer: Peer
+    proposed: Agent, site: Site, peer: Peer, keys: dict[str, str]
 ) -> None:
     assert "waiting" in site("study", "list")[1]
+    assert "0 of 2 signatures (it, dpo missing)" in site("study", "list")[1]
     text = site("study", "show", "tiny")[1]
     for word in ("scientific research", "Does it run?", "alpha (100", "age", "epsilon", "% of"):
         assert word in text
-    status, out, _ = site("study", "approve", "tiny", "--json")
+    status, out, _ = site("study", "approve", "tiny", "--key", keys["it"])
+    assert (status, "still to sign: dpo" in out, peer.answers) == (0, True, [])
+    assert "1 of 2 signatures (dpo missing)" in site("study", "list")[1]
+    status, out, _ = site("study", "approve", "tiny", "--key", keys["dpo"], "--json")
     assert (status, json.loads(out)["is_sent"]) == (0, True)
     assert len(peer.answers) == 1
     ledger = json.loads(site("ledger", "--json")[1])[0]
@@ -73,14 +85,22 @@ def test_a_study_is_listed_shown_approved_and_on_the_ledger(
 def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
     forged = "Why?\nPrivacy       epsilon 0.1\x1b[8m\u202e\r"
     view = {
-        **dict.fromkeys(("digest", "proposed_by", "state", "dataset", "code", "decided_by"), ""),
+        **dict.fromkeys(("digest", "proposed_by", "dataset", "code", "decided_by"), ""),
+        "state": "waiting",
         "name": "tiny",
         "version": 1,
         "title": forged,
         "question": forged,
         "outcome": "y",
         "purpose": "statistics",
-        "sites": [],
+        "roster": [],
+        "proposer": "",
+        "altered": "",
+        "amends": None,
+        "permit": None,
+        "permit_reference": "test/1",
+        "signatures": {"needed": ["dpo"], "signed": [], "missing": ["dpo"]}
+        | {"is_outdated": False, "carried_from": ""},
         "cost": [],
         "longest_s": 1,
         "unit": "patient",
@@ -114,15 +134,14 @@ def test_one_file_cannot_have_two_budgets(
     assert (status, "data-shared" in error) == (2, True)
 
 
-def test_who_approved_is_what_the_kernel_says(
-    proposed: Agent, site: Callable[..., tuple[int, str, str]]
+def test_who_approved_is_whose_key_signed(
+    proposed: Agent, site: Site, keys: dict[str, str]
 ) -> None:
-    import pwd
-
-    site("study", "approve", "tiny")
+    for role in ("dpo", "it"):
+        site("study", "approve", "tiny", "--key", keys[role])
     with proposed.node.store.reading() as records:
         actors = [r.actor for r in records.audit() if r.action == "study-approved"]
-    assert actors == [pwd.getpwuid(os.getuid()).pw_name]
+    assert actors == ["dora, ines"]
 
 
 def test_status_says_that_the_node_is_connected(
@@ -145,7 +164,7 @@ def test_reading_works_without_a_running_node(
     agent.stop()
     (agent.node.store.folder / "agent.sock").unlink()
     assert "approved" in site("study", "list")[1]
-    assert "approved by it-person for dataset heart" in site("study", "show", "tiny")[1]
+    assert "approved by ines, dora for dataset heart" in site("study", "show", "tiny")[1]
     assert "1 of 4 rounds" in site("ledger")[1]
     proof = json.loads(site("audit", "verify", "--json")[1])
     assert (proof["is_intact"], proof["receipts"], proof["ledger_entries"]) == (True, 1, 4)
@@ -166,7 +185,7 @@ def test_audit_verify_notices_a_restored_old_copy(
     ("words", "status", "code"),
     [
         (("status",), 1, "agent-not-running"),
-        (("study", "approve", "tiny"), 1, "agent-not-running"),
+        (("study", "approve", "tiny", "--key", "it.key"), 1, "agent-not-running"),
         (("ledger",), 2, "no-state"),
         (("audit", "verify"), 2, "no-state"),
     ],
@@ -184,7 +203,7 @@ def test_a_command_without_a_node_says_what_to_do(
     ("words", "status", "code"),
     [
         (("study", "show", "nothing"), 2, "study-unknown"),
-        (("study", "approve", "tiny", "--dataset", "lung"), 1, "dataset-unknown"),
+        (("study", "approve", "tiny", "--dataset", "lung", "--key", "x"), 1, "dataset-unknown"),
     ],
 )
 def test_a_wrong_name_is_a_sentence_with_a_code(

@@ -1,0 +1,121 @@
+"""The phrases of `larrey_client.explain.study` in French; `english` has the same keys."""
+
+from __future__ import annotations
+
+__all__ = ["FRENCH"]
+
+FRENCH = {
+    # libellés
+    "digest": "empreinte",
+    "proposed-by": "proposée par",
+    "state": "état",
+    "signatures": "signatures",
+    "purpose": "Finalité",
+    "question": "Question",
+    "permit": "Autorisation",
+    "controllers": "Responsables",
+    "ethics": "Évaluée par",
+    "who": "Qui",
+    "variables": "Variables",
+    "outcome": "Issue",
+    "model": "Modèle",
+    "rounds": "Tours",
+    "privacy": "Confidentialité",
+    "cost": "Coût",
+    "leaves": "Ce qui sort",
+    "opposition": "Opposition",
+    "retention": "Conservation",
+    "until": "Jusqu'à quand",
+    "next": "Ensuite",
+    "warning": "ATTENTION",
+    "amends": "Modifie",
+    "changes": "Changements",
+    # finalités du règlement (UE) 2025/327, article 53
+    "public-interest": "l'intérêt public en matière de santé",
+    "policy-making": "l'élaboration de politiques et la réglementation",
+    "statistics": "la statistique publique",
+    "education": "l'enseignement en santé",
+    "scientific-research": "la recherche scientifique",
+    "improving-care": "l'amélioration des soins",
+    # phrases
+    "title": "{title}  ({name} version {version})",
+    "by-consortium": "la clé du consortium {key}",
+    "by-person": "{person}, clé {key}",
+    "waiting": "en attente d'une décision de cet établissement",
+    "approved": "approuvée",
+    "refused": "refusée",
+    "revoked": "révoquée",
+    "ended": "terminée",
+    "by": " par {names}",
+    "for-dataset": " pour le jeu de données {dataset}",
+    "code": ", code {code}",
+    "signed-of": "{count} sur {total}",
+    "signed-missing": "{count} sur {total} (manque : {roles})",
+    "signed-outdated": " ; l'approbation portait sur une autre version de l'autorisation ou sur"
+    " d'autres établissements",
+    "signed-carried": " ; reprise de la version précédente",
+    "permit-line": "{reference} version {version}, {state}, par {authority} ; base légale {basis} ;"
+    " du {start} au {end}",
+    "permit-none": "{reference}, inconnue ici",
+    "hosting": " ; coordonnateur hébergé par {hosting}",
+    "ethics-line": "protection des données : {dpia} ; éthique : {ethics}",
+    "site": "{name} ({patients} ou plus, {fingerprint})",
+    "site-unknown": "{name} ({patients} ou plus, ABSENT DE LA LISTE DU CONSORTIUM)",
+    "categories": "{name} ({count} catégories)",
+    "range": "{name} (de {low:g} à {high:g}{unit})",
+    "image": "une image par ligne ({height} x {width}, {colour})",
+    "colour": "couleur",
+    "grey": "niveaux de gris",
+    "model-line": "{name}{hidden}, {parameters} paramètres",
+    "hidden": ", couches cachées {layers}",
+    "rounds-line": "{rounds}{spare}, {steps} pas d'apprentissage chacun, combinés par"
+    " {strategy}{app}",
+    "spare": " et {spare} de réserve",
+    "app": ", par l'application Flower standard « {app} »",
+    "no-privacy": "AUCUNE confidentialité différentielle : rien ne borne ce que le modèle révèle"
+    " d'une personne",
+    "epsilon": "epsilon {epsilon:.3g} pour delta {delta:g} par {unit} dans cet établissement,"
+    " voisins par ajout ou retrait, par PLD, sur tous les tours et tours de réserve ;"
+    " multiplicateur de bruit {noise:g}",
+    "budget": "epsilon {epsilon:g} pour delta {delta:g}",
+    "cost-unknown": "{dataset} : aucun epsilon ne le décrit ; le budget ({budget}) n'en dit rien",
+    "cost-line": "{dataset} : {share:.1%} du budget ({budget} pour tous les travaux, à jamais) ;"
+    " {free:.1%} reste libre{fits}",
+    "does-not-fit": " ; le budget ne suffit PAS",
+    "leaves-line": "par tour, une mise à jour du modèle de {bytes} octets ({tensors}"
+    " tenseurs{noised}), sa taille et sa norme vérifiées, et un reçu signé ; {metrics}",
+    "noised": ", écrêtée et bruitée",
+    "no-metrics": "aucune ligne, aucun effectif, aucun texte",
+    "metrics-one": "et le nombre exact {names}, calculé par ses étapes {calls}, avec un reçu ;"
+    " aucune ligne, aucun texte",
+    "metrics-many": "et les nombres exacts {names}, calculés par ses étapes {calls}, avec un reçu ;"
+    " aucune ligne, aucun texte",
+    "and": " et ",
+    "opposition-permit": "les personnes opposées avant la décision d'autorisation sont exclues",
+    "opposition-round": "les personnes opposées avant un tour en sont exclues",
+    "opposition-none": "les oppositions ne s'appliquent PAS : {exception}",
+    "retention-line": "modèles et points de reprise chez le coordonnateur jusqu'au {day} ; les"
+    " groupes de moins de {least} patients ne sont pas montrés",
+    "until-line": "le dernier tour, au plus {hours:.3g} heures de tours ; les tours de réserve non"
+    " utilisés sont rendus",
+    "next-line": "larrey-site study approve {name} --key CLÉ   ou   refuse",
+    "amends-line": "la version {version} ({digest})",
+    "change": "{place} : {before} -> {after}",
+    "change-none": "rien",
+    "change-sign": "ces changements demandent les signatures de cet établissement",
+    "change-free": "ces changements ne demandent pas de nouvelle signature",
+    "full": "le reste est comme dans la version {version} ; tout lire : --full",
+    # avertissements
+    "warn-no-privacy": "cette étude n'a AUCUNE confidentialité différentielle ; qui obtient le"
+    " modèle peut découvrir qui a participé, et aucun budget ne le borne",
+    "warn-unbounded-app": "une application Flower standard apprend ; aucun epsilon ne décrit ce"
+    " qu'elle fait",
+    "warn-permit-none": "l'autorisation est inconnue ici ; rien ne peut être approuvé",
+    "warn-permit-state": "l'état de l'autorisation est {state}",
+    "warn-countersign": "le délégué à la protection des données n'a pas contresigné la dernière"
+    " version de l'autorisation",
+    "warn-roster": "un établissement de l'étude n'est pas sur la liste du consortium",
+    "warn-altered": "un document conservé a été altéré ; rien ne s'exécute : {what}",
+    "warn-budget": "le budget de {dataset} ne suffit pas à tous les tours",
+    "warn-opposition": "les patients opposés ne sont PAS exclus",
+}
