@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from larrey_client.cost import round_mechanism, unit_of
+from larrey_client.extract.taking import renewed_rows
 from larrey_client.families import family_of
 from larrey_client.loading import load_rows
 from larrey_client.node import Node
@@ -79,6 +80,7 @@ def units_found(node: Node, study: Study, dataset: Dataset) -> int | None:
     Raises:
         DataError: the data do not meet the contract.
     """
+    renewed_rows(node.settings, dataset)  # before the turn: a database takes its time
     if not node.trainer_turn.acquire(timeout=_TRAINER_PATIENCE_S):
         logger.warning("study=%s data are checked at the first round", study.name)
         return None

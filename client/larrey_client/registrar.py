@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from larrey_client.extract.snapshots import rows_of
+from larrey_client.extract.taking import ready_rows
 from larrey_client.families import is_registered, patients_digest, refresh, register
 from larrey_client.local import Handler
 from larrey_client.settings import Dataset
@@ -48,7 +49,7 @@ def scan(node: Node, dataset: Dataset) -> bytes:
             f"site.toml does not say which column of '{dataset.name}' tells patients apart",
             'Add unit = "…" to its [[datasets]] entry.',
         )
-    rows = rows_of(dataset, node.settings.site.state)
+    rows = ready_rows(node.settings, dataset)
     return node.trainer.scan(rows, dataset.unit, node.store.secret())
 
 

@@ -84,6 +84,18 @@ def test_the_command_tells_rows_place_and_barriers(
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "dataset-unknown"
 
 
+def test_a_kernel_that_refuses_still_extracts_and_the_command_says_what_is_missing(
+    ward: Ward,
+) -> None:
+    script = Path(__file__).parents[1] / "isolation" / "apps" / "poor_kernel.py"
+    words = ["data", "extract", "warehouse", "--config", str(ward.config)]
+    done = subprocess.run(
+        [sys.executable, script, *words], capture_output=True, text=True, check=True
+    )
+    assert "warehouse: 30 rows" in done.stdout
+    assert "not enforced here: namespace (the kernel says no), landlock (" in done.stdout
+
+
 def test_the_trainer_reads_the_snapshot_that_came_after_it_started(ward: Ward) -> None:
     trainer = start_trainer(ward.settings, warm=False)
     try:

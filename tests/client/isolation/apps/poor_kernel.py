@@ -1,10 +1,14 @@
-"""Start a trainer under a kernel without namespaces and Landlock; print what it says is missing."""
+"""Work under a kernel without namespaces and Landlock.
+
+Start a trainer and print what it says is missing; with arguments, run `larrey-site` with them.
+"""
 
 import ctypes
 import json
 import platform
 import sys
 
+from larrey_client.cli import main
 from larrey_client.confinement import seccomp
 from larrey_client.confinement.kernel import no_more_privileges, prctl
 from larrey_client.trainer_link import TrainerLink
@@ -33,6 +37,8 @@ def refuse_calls() -> None:
 
 if __name__ == "__main__":
     refuse_calls()
+    if len(sys.argv) > 1:
+        sys.exit(main(sys.argv[1:]))
     link = TrainerLink.start(warm=False)
     link._process.greeted.wait(60)
     json.dump(link.isolation.missing, sys.stdout)
