@@ -91,6 +91,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     rosters: list[bytes] = field(default_factory=list)  # signed Rosters and KeyChanges
     permits: list[bytes] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
+    anchors: list[bytes] = field(default_factory=list)
     revision: int = 0
     blobs: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
             self._changed.notify_all()
 
     def tell(self, **documents: bytes) -> None:
-        """Pass on one more document of each kind: ``rosters``, ``permits`` or ``orders``."""
+        """Pass on one more document of each kind, e.g. ``rosters``, ``permits``, ``anchors``."""
         with self._changed:
             for kind, document in documents.items():
                 getattr(self, kind).append(document)
@@ -250,6 +251,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
             rosters=self.rosters,
             permits=self.permits,
             orders=self.orders,
+            anchors=self.anchors,
             revision=self.revision,
         )
 
