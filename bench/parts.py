@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import statistics
 import tempfile
@@ -12,19 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from bench.noop_federation import make_study
+from larrey_client.approvals import Consent
 from larrey_client.cost import round_mechanism, study_facts, total_mechanism
 from larrey_client.frames import memory_file
-from larrey_client.gate import StudyCase, TaskCase, decide_task
+from larrey_client.gate import decide_task
+from larrey_client.gate_facts import Ground, StudyCase, TaskCase, Warrant
+from larrey_client.orders import Standing
 from larrey_client.records import Answered
 from larrey_client.settings import Policy
 from larrey_client.store import SiteStore
 from larrey_client.task import Task
 from larrey_privacy.filter import make_filter
+from larrey_privacy.ledger import Entry, Hold, Kind
 from larrey_protocol.audit import GENESIS, AuditRecord
-from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.canonical import digest_bytes, digest_of
 from larrey_protocol.envelope import check_update
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
+from larrey_protocol.permit import Permit
+from larrey_protocol.roster import Roster, Seat
 from larrey_protocol.signed import Receipt, open_signed, sign
 from larrey_protocol.study import DpSgd, Study
 from larrey_protocol.tensors import pack
@@ -86,9 +93,47 @@ def _task(study: Study, number: int) -> Task:
 def _gate(study: Study) -> Callable[[int], object]:
     policy = Policy(max_epsilon_per_study=8)
     site = study.file.site_names[0]
-    case = StudyCase(site, policy, study, study_facts(study, None), ("noop",), "noop", 30, 999)
-    task = _task(study, 1)
-    return lambda _: decide_task(TaskCase(task, 60.0, case))
+    warrant = _warrant(study)
+    case = StudyCase(
+        site, policy, study, study_facts(study, None), ("noop",), "noop", 30, 999,
+        warrant=warrant,
+        consent=Consent("approved", warrant.permit_digest, warrant.seats, "noop"),
+    )  # fmt: skip
+    ground = Ground(is_policy_signed=True, clock_lag_s=0.0, anchors_code="", altered="")
+    launched = Standing(launched_by="bench", launched_key=warrant.consortium)
+    task, hold = _task(study, 1), _held(study)
+    return lambda _: decide_task(TaskCase(task, 60.0, ground, case, launched, hold))
+
+
+def _warrant(study: Study) -> Warrant:
+    """Return a permit and a roster that let every site of the study run it today."""
+    key, today = SigningKey.generate().public, dt.datetime.now(dt.UTC).date()
+    names = study.file.site_names
+    seats = tuple(Seat(name=name, key=SigningKey.generate().public) for name in names)
+    roster = Roster(version=1, issued_at=0.0, sites=seats)
+    permit = Permit.model_validate(
+        {
+            "permit": {"reference": study.file.study.permit, "authority": "bench"}
+            | {"decided_on": today},
+            "use": {"legal_basis": "internal", "purposes": [study.file.study.purpose]}
+            | {"controllers": ["bench"], "people": ["bench"]}
+            | dict.fromkeys(("valid_from", "valid_until", "retention_until"), today),
+            "datasets": [{"site": name, "dataset": "noop"} for name in names],
+            "rules": {"dpia": "none", "ethics": "none"},
+            "hosting": {"provider": "bench", "country": "FR"},
+        }
+    )
+    digest = digest_of(permit.model_dump(mode="json"))
+    return Warrant(
+        signer=key, consortium=key, roster=roster, permit=permit, permit_digest=digest,
+        seats=roster.seats_digest(names), is_countersigned=True, day=today,
+    )  # fmt: skip
+
+
+def _held(study: Study) -> Hold:
+    training = study.file.training
+    entry = Entry(1, Kind.HOLD, "noop", {}, "", "", "")
+    return Hold(entry, round_mechanism(study), training.rounds_held, training.spare_rounds, 1)
 
 
 def _site_commits(study: Study, folder: Path) -> dict[str, float]:

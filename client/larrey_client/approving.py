@@ -60,6 +60,8 @@ class Approving:
     def terms(self, reference: str, dataset: str | None) -> dict[str, Any]:  # Any: JSON
         """Return what a person would sign now: study, permit, seats and dataset.
 
+        An empty ``dataset`` is none, for a refusal or a revocation; None is the only one there is.
+
         Raises:
             UsageError: ``study-unknown``, ``study-ambiguous`` or ``dataset-required``.
             Refusal: ``dataset-unknown``; IntegrityError: ``document-altered``.
@@ -80,7 +82,7 @@ class Approving:
             "permit_reference": known.study.file.study.permit,
             "permit_version": permit.permit.version if permit else 0,
             "seats": warrant.seats,
-            "dataset": self._choose(dataset or kept or None).name,
+            "dataset": "" if dataset == "" else self._choose(dataset or kept or None).name,
         }
 
     def decide(self, signed: Signed) -> dict[str, Any]:  # Any: JSON

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from larrey_client.settings import Policy, SiteSettings
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.decisions import PolicySignature
@@ -57,7 +55,7 @@ class Charter(Record):
     consortium: PublicKey
     policy: Policy
     people: tuple[Person, ...]
-    datasets: tuple[CharterDataset, ...] = Field(min_length=1)
+    datasets: tuple[CharterDataset, ...]
 
     @property
     def digest(self) -> str:

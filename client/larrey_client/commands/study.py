@@ -84,7 +84,7 @@ def _decide(settings: SiteSettings, options: argparse.Namespace, decision: str) 
     from larrey_protocol.signed import sign
 
     is_approval = decision == "approved"
-    dataset = options.dataset if is_approval else settings.datasets[0].name
+    dataset = options.dataset if is_approval else ""
     terms = ask(settings, "study terms", study=options.study, dataset=dataset)
     signer = load_signer(settings, options.key)
     sys.stderr.write(
