@@ -42,6 +42,7 @@ def test_the_rows_of_a_query_become_a_closed_snapshot_named_by_its_content(ward:
     row = table.slice(1, 1).to_pylist()[0]
     assert (row["pid"], row["age"], row["weight"], row["sick"]) == ("p1", 21, 1.5, False)
     assert (row["born"], row["note"]) == ("2000-01-02", None)
+    assert set(taken.isolation.reasons) == set(BARRIERS)
     assert take(ward.settings, ward.dataset).path == taken.path
 
 
@@ -144,11 +145,6 @@ def _echo(server: socket.socket) -> None:
     with peer:
         while data := peer.recv(64):
             peer.sendall(data)
-
-
-def test_all_barriers_are_reported(ward: Ward) -> None:
-    taken = take(ward.settings, ward.dataset)
-    assert set(taken.isolation.reasons) == set(BARRIERS)
 
 
 def test_the_password_is_in_no_argument_environment_log_or_error(

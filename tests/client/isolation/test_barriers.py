@@ -6,24 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from larrey_client.confinement.barriers import BARRIERS, Isolation
 from larrey_client.confinement.process import memory_limit
-from larrey_client.explain import explain_status
-
-_STATUS: dict[str, Any] = {
-    "site": "alpha",
-    "coordinator": "localhost:1",
-    "is_connected": True,
-    "trouble": "",
-    "studies": {},
-    "epsilon_ready": True,
-    "ledger_head": "",
-    "audit_head": "",
-}
+from larrey_client.explain import explain_isolation
 
 
 @pytest.mark.system
@@ -50,13 +38,13 @@ def test_what_a_process_does_not_report_does_not_stand() -> None:
     assert Isolation.parse(["core"]).stands == ()
 
 
-def test_status_says_what_is_not_enforced_here_and_why() -> None:
-    isolation = {"stands": ["filter"], "missing": {"landlock": "the kernel says no"}}
-    text = explain_status(_STATUS | {"isolation": isolation})
-    assert "isolation   filter\n" in text
-    assert "not enforced here: landlock (the kernel says no)" in text
-    whole = explain_status(_STATUS | {"isolation": {"stands": ["filter"], "missing": {}}})
-    assert "not enforced" not in whole
+def test_a_person_reads_what_is_not_enforced_here_and_why() -> None:
+    lines = explain_isolation(
+        {"stands": ["filter", "core"], "missing": {"landlock": "the kernel\nsays no"}}
+    )
+    assert lines[0].split() == ["isolation", "filter,", "core"]
+    assert lines[1].strip() == "not enforced here: landlock (the kernel says no)"
+    assert len(explain_isolation({"stands": ["filter"], "missing": {}})) == 1
 
 
 def test_a_trainer_gets_the_memory_it_was_given_or_leaves_a_headroom() -> None:
