@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 from larrey_client.approving import Approving
+from larrey_client.closing import Closer, Closing, answers_closer, snapshot_closer
 from larrey_client.credentials import Renewal
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
 from larrey_client.flower import Incoming, open_take
+from larrey_client.leaving import is_gone, tell_departure
 from larrey_client.metrics import node_version
 from larrey_client.node import Node, delays
 from larrey_client.work import Worker
@@ -34,9 +37,11 @@ _JOIN_S = 1.5
 class Agent:
     """The threads of one node; `start` once, `stop` once."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, closers: Sequence[Closer] = ()) -> None:
+        """Take the parts of the node, and who else deletes what a closed study leaves."""
         self.desk = Desk(node)
-        self.approving = Approving(node)
+        self.approving = Approving(node, node.trainer.interrupt)
+        self.closing = Closing(node, (answers_closer(node), snapshot_closer(node), *closers))
         self.node = node
         self._worker = Worker(node)
         self._renewal = Renewal(
@@ -87,7 +92,7 @@ class Agent:
 
     def _ask_forever(self) -> None:
         waits = delays()
-        while not self.node.stopping.is_set():
+        while not self.node.stopping.is_set() and not self._is_gone():
             try:
                 self._ask()
                 waits = delays()
@@ -98,15 +103,30 @@ class Agent:
                 logger.exception("the node could not deal with the coordinator's answer")
                 self.node.stopping.wait(next(waits))
 
+    def _is_gone(self) -> bool:
+        """Return whether this site left, so that there is nothing more to ask."""
+        with self.node.store.reading() as records:
+            return is_gone(records)
+
     def _ask(self) -> None:
         reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
-        self._pass_on(reply)
-        self._renewal.look()
-        if reply.studies_revision != self._seen:
+        try:
+            self._renewal.look()
+            self._catch_up(reply.studies_revision)
+        finally:
+            self._pass_on(reply)  # after the orders that may allow it
+
+    def _catch_up(self, revision: int) -> None:
+        """Take in what changed at the coordinator, close what is over, send what is waiting."""
+        is_new = revision != self._seen
+        if is_new:
             self._seen = self.desk.sync()
         else:
             self.desk.send_decisions()
+        self.closing.look(at_once=is_new)
+        self.closing.tell()
+        tell_departure(self.node)
 
     def _pass_on(self, reply: TakeReply) -> None:
         try:

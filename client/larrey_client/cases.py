@@ -202,7 +202,8 @@ def standing_in(records: SiteRecords, dossier: Dossier, digest: str, *, site: st
         for one in kept
         if is_entitled(one.key, one.order.verb, dossier.keys, dossier.rosters)
     ]
-    return derive(digest, orders, (), site=site)
+    is_closed = bool(records.documents("deletionreceipt", digest))
+    return derive(digest, orders, records.stops(digest), site=site, is_closed=is_closed)
 
 
 def day_of(at: float) -> dt.date:

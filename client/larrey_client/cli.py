@@ -27,6 +27,7 @@ from larrey_client.commands import (
     people,
     permit,
     policy,
+    stops,
     study,
 )
 from larrey_client.commands.build import Build
@@ -46,6 +47,7 @@ _SUBJECTS = (
     policy,
     permit,
     study,
+    stops,
     ledger,
     data,
     families,

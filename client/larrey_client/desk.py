@@ -19,6 +19,7 @@ from larrey_client.gate import decide_study
 from larrey_client.gate_facts import Refuse, StudyCase
 from larrey_client.holding import release
 from larrey_client.node import Node
+from larrey_client.order_intake import OrderIntake
 from larrey_protocol.amendments import require_child
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.roster import open_under
@@ -39,6 +40,7 @@ class Desk:
         self._node = node
         self._sending = threading.Lock()
         self._intake = Intake(node.store, node.settings.consortium.key)
+        self._orders = OrderIntake(node.store, node.site)
         self._rejected: set[str] = set()  # digests of documents that did not verify
 
     def sync(self) -> int:
@@ -52,6 +54,8 @@ class Desk:
         self._intake.take(map(bytes, reply.rosters), map(bytes, reply.permits))
         for data in reply.proposals:
             self._receive(bytes(data))
+        for study in self._orders.take(map(bytes, reply.orders), self._node.cases.dossier):
+            self._node.trainer.interrupt(study)
         for study in reply.ended:
             self._end(study)
         self.send_decisions()

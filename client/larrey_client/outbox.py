@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from larrey_client.exchange import is_passing
 from larrey_client.flower import Incoming, make_give
 from larrey_client.node import Node, delays
 from larrey_client.records import Answered
-from larrey_protocol.errors import IntegrityError, Refusal, TransportError
+from larrey_protocol.errors import IntegrityError, LarreyError, Refusal, TransportError
 from larrey_protocol.refusals import MAY_LEAVE
 
 __all__ = ["Outbox", "patiently"]
@@ -49,6 +49,15 @@ class Outbox:
     def drop(self, answered: Answered) -> None:
         """Delete the blob of a round that is over; its receipt stays."""
         self._path(answered.update).unlink(missing_ok=True)
+
+    @contextmanager
+    def dropped_if_refused(self, update: str) -> Iterator[None]:
+        """Delete a spooled update if what happens inside does not let it leave."""
+        try:
+            yield
+        except LarreyError:
+            self._path(update).unlink(missing_ok=True)
+            raise
 
     def deliver(
         self, incoming: Incoming, answered: Answered, *, deadline: float, is_repeat: bool

@@ -196,6 +196,11 @@ class SiteRecords:
         query = "SELECT digest, bytes, receipt FROM answers WHERE study = ? ORDER BY rowid"
         return [Answered(*row) for row in self.connection.execute(query, (study,)).fetchall()]
 
+    def ended_at(self, study: str) -> float | None:
+        """Return when this site noted that the study ended, None while it has not."""
+        row = self._one("SELECT at FROM endings WHERE study = ?", study)
+        return float(row[0]) if row else None
+
     def documents(self, kind: str, subject: str | None = None) -> list[Signed]:
         """Return the kept documents of a kind, of one subject or of all, oldest number first."""
         query = "SELECT signed FROM documents WHERE kind = ?1 AND (?2 IS NULL OR subject = ?2)"

@@ -24,13 +24,14 @@ from larrey_client.extract.snapshots import folder_of
 from larrey_client.families import family_of
 from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import Door, Handler
-from larrey_client.logs import open_logs
+from larrey_client.logs import Logs, open_logs
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
 from larrey_client.people_door import people_handlers
 from larrey_client.registrar import registrar_handlers
 from larrey_client.settings import SiteSettings
 from larrey_client.sources_settings import FileSource, ImageSource, SqlSource
+from larrey_client.stopping import standing_stops
 from larrey_client.store import SiteStore, open_readonly
 from larrey_client.trail import Seal
 from larrey_client.trainer_link import TrainerLink
@@ -93,6 +94,10 @@ def open_node(
         stack.callback(trainer.stop)
         from larrey_client.agent import Agent
         from larrey_client.border import Border
+        from larrey_client.closing import payload_closer
+        from larrey_client.leaving import require_member
+
+        require_member(store.records)
 
         metrics = _metrics(settings, store, tls)
         metrics.watch_isolation(lambda: trainer.isolation)
@@ -116,7 +121,7 @@ def open_node(
             stopping=stopping,
         )
         stack.callback(node.epsilons.stop)
-        agent = Agent(node)
+        agent = Agent(node, [payload_closer(lambda study: _drop_payloads(logs, study))])
         if settings.site.metrics:
             web = serve_metrics(settings.site.metrics, metrics, lambda: agent.is_connected)
             stack.callback(web.server_close)
@@ -131,6 +136,8 @@ def open_node(
 
 def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
     """Return what the local door can be asked."""
+    from larrey_client.stop_door import stop_handlers
+
     settings, state = node.settings, node.settings.site.state
 
     def reading(view: Callable[..., Any], *arguments: Any) -> Any:  # Any: one of several views
@@ -149,6 +156,7 @@ def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
         "ledger": lambda _request, _actor: reading(ledger_view, settings),
         **registrar_handlers(node),
         **people_handlers(node, agent.approving, agent.desk.send_decisions),
+        **stop_handlers(node, agent.closing),
         "audit verify": lambda _request, _actor: reading(views.verify_view, node.key.public),
     }
 
@@ -156,6 +164,7 @@ def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
 def _status(node: Node, agent: Agent) -> Json:
     with node.store.reading() as records:
         states = Counter(known.state for known in records.known())
+        stopped = standing_stops(records)
         heads = node.store.ledger_head, node.store.audit_head
     return {
         "site": node.site,
@@ -168,7 +177,12 @@ def _status(node: Node, agent: Agent) -> Json:
         "ledger_head": heads[0],
         "audit_head": heads[1],
         "isolation": _isolation(node),
+        "stopped": stopped,
     }
+
+
+def _drop_payloads(logs: Logs, study: str) -> int:
+    return logs.egress.purge(now=0.0, days=0.0, closed=[study])
 
 
 def _isolation(node: Node) -> Json:

@@ -117,6 +117,11 @@ class Policy(Record):
     max_delta: float = Field(1e-4, gt=0, lt=1)
     allow_without_dp: tuple[SiteName, ...] = ()  # datasets on which epsilon may go unstated
     min_units: int = Field(20, ge=1)  # fewer patients than this and nothing runs
+    small_cell: int = Field(11, ge=1, le=1000)  # smallest count that may leave, or the permit's
+    completion_bucket_s: float = Field(5.0, ge=0, le=3600)  # answers wait for a multiple; 0 = off
+    egress_days: float = Field(90, ge=0, le=3660)  # how long copies of what left are kept
+    close_after_days: float = Field(30, ge=0, le=3660)  # of a study that ended: then it is deleted
+    access_log_months: int = Field(12, ge=6, le=36)
     apps: tuple[AppRule, ...] = ()
     witness_optional: bool = False  # may the node start while its witness file cannot be asked
 
@@ -138,7 +143,7 @@ class SiteSettings(Record):
     consortium: Consortium
     trainer: Trainer = Trainer()
     witness: Witness = Witness()
-    datasets: tuple[Dataset, ...] = Field(min_length=1)
+    datasets: tuple[Dataset, ...] = Field((), max_length=1000)  # without one nothing can run
     policy: Policy = Policy()
     people: tuple[Person, ...] = ()  # who decides here: larrey-site person new
 

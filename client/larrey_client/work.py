@@ -112,6 +112,7 @@ class Worker:
         with node.store.reading() as records:
             stored = records.answer(task.key)
         left = request.deadline - node.monotonic()
+        node.trainer.admit(task.study)  # before the gate is asked, which knows every stop by now
         approval = self._ask_gate(task, left, is_answered=stored is not None)
         if stored is not None:
             return stored, True
@@ -165,6 +166,10 @@ class Worker:
                 left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
                 wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
                 update = node.trainer.train(wish, model, timeout_s=left)
+        except LarreyError as error:
+            if error.code == "trainer-interrupted":  # the gate says by whom, in its own code
+                self._ask_gate(task, 1.0, is_answered=True)
+            raise
         finally:
             os.close(model)
         snapshot = snapshot_commitment(node.store.secret(), task.study, loaded.content)
@@ -246,7 +251,7 @@ class Worker:
         family, hold = family_of(store, approval.dataset), held(store, approval.dataset, task.study)
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
-        with store.transaction():
+        with self._outbox.dropped_if_refused(digest), store.transaction():
             self._ask_gate(task, 1.0, is_answered=True)  # late or not, its own debit counted
             if task.phase == TRAIN:
                 store.ledger.commit(

@@ -64,13 +64,13 @@ class Order(Record):
 
 
 class SiteOrder(Record):
-    """A site person's order to their own node that needs a key: resume after a halt, adopt, reset.
+    """A site person's order to their own node that needs a key: resume after a halt, leave, adopt.
 
     Signed by that person. ``subject``: digest of a study, of an anchor, or a family; empty = all.
     """
 
     site: SiteName
-    verb: Literal["resume", "adopt", "split-family", "consortium-key"]
+    verb: Literal["resume", "leave", "adopt", "split-family", "consortium-key"]
     subject: str = Field("", max_length=120)
     after: Head  # audit head of the site when it was signed: it cannot be shown again
     person: PersonName

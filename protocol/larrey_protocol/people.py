@@ -39,6 +39,7 @@ _RIGHTS: dict[str, frozenset[Role]] = {
     "register": frozenset({"dpo"}),
     "adopt": frozenset({"dpo"}),
     "site-resume": frozenset({"it", "dpo"}),
+    "leave": frozenset({"it", "dpo"}),
 }
 
 

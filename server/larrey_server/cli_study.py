@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from larrey_server import cli_versions
+from larrey_server import cli_orders, cli_versions
 from larrey_server.cli_build import (
     STUDY,
     Subparsers,
@@ -69,6 +71,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     certificate.add_argument("study", help=STUDY)
     cli_versions.add(verbs)
+    cli_orders.add(verbs)
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -138,12 +141,20 @@ def _list(parsed: argparse.Namespace) -> int:
         approved, refused = len(facts["approved"]), len(facts["refused"])
         sys.stdout.write(
             f"{facts['digest'][7:19]}  {facts['outcome'] or facts['state']:<9} {facts['name']:<20}"
-            f" {approved} approved, {refused} refused, {len(facts['silent'])} silent"
-            f"  {facts['permit']} {facts['permit_state']}\n"
+            f"{_stopped(facts)} {approved} approved, {refused} refused,"
+            f" {len(facts['silent'])} silent  {facts['permit']} {facts['permit_state']}\n"
         )
     if not studies:
         sys.stderr.write("no studies yet; propose one: larrey study propose study.toml\n")
     return 0
+
+
+def _stopped(facts: dict[str, Any]) -> str:  # Any: JSON
+    """Return who stopped a study and when, empty while nobody did."""
+    if not facts["stop"]:
+        return ""
+    at = dt.datetime.fromtimestamp(facts["stop_on"], dt.UTC).isoformat(" ", "minutes")
+    return f" {facts['stop']} ordered by {facts['stop_by']} on {at};"
 
 
 def _watch(parsed: argparse.Namespace) -> int:
@@ -163,9 +174,12 @@ def _model(parsed: argparse.Namespace) -> int:
 def _certificate(parsed: argparse.Namespace) -> int:
     with open_operator(parsed) as operator:
         signed = operator.certificate(parsed.study)
+        deletions = operator.find(parsed.study)["deletions"]
     if parsed.json:
         sys.stdout.write(signed.to_bytes().decode() + "\n")
         return 0
     sys.stdout.write(json.dumps(json.loads(signed.document), indent=2) + "\n")
     sys.stderr.write(f"signed by {signed.signer}; --json prints it with its signature\n")
+    for entry in deletions:
+        sys.stderr.write(f"{entry['by']} deleted what it kept and signed a receipt\n")
     return 0

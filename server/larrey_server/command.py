@@ -56,6 +56,7 @@ class Commander:
         with self._turn:
             order = self.orders.take(signed, self._check)
             if order is not None:
+                self._tell(order.study)  # first: a site takes in orders before the work they allow
                 self._carry_out(order, signed.signer)
         order = order or open_signed(signed, Order, signed.signer)
         conductor = self._coordinator.conductor(order.study)
@@ -63,7 +64,6 @@ class Commander:
             conductor.settle(_PATIENCE_S)
         self.close_due()
         row = self._coordinator.book.find(order.study)
-        self._tell(row)
         facts = self._coordinator.status(row)
         if order.verb == "withdraw":
             facts["includes"] = self.includes(row.digest, order.subject)
@@ -197,8 +197,8 @@ class Commander:
             if conductor is not None:
                 conductor.order(order.verb, order.number, by=order.person, on=order.at)
 
-    def _tell(self, row: StudyRow) -> None:
-        sites = self._coordinator.book.study(row.digest).file.site_names
+    def _tell(self, study: str) -> None:
+        sites = self._coordinator.book.study(study).file.site_names
         self._coordinator.book.changed(sites)
         self._coordinator.wake(sites)
 

@@ -1,0 +1,254 @@
+"""Closing a study at this site: nothing of it is kept but the proofs of what was done.
+
+First the study is stopped for good, durably; then each `Closer` deletes its part; then a receipt of
+what was deleted is signed, kept, written beside the state and told to the coordinator. A kill in
+between is finished at the next look. Rows stay: receipts, orders, audit trail and ledger hold no
+weights and prove the past. A study is closed by a person, by an order of the consortium, when its
+permit ends, or some days after it ended.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from larrey_client.extract.snapshots import current
+from larrey_client.holding import release
+from larrey_client.incident import open_incidents
+from larrey_client.node import Node
+from larrey_client.orders import Standing
+from larrey_client.records import Decision
+from larrey_protocol.canonical import canonical_json, short
+from larrey_protocol.decisions import Deleted, DeletionReceipt
+from larrey_protocol.errors import Refusal
+from larrey_protocol.permit import Permit, permit_state
+from larrey_protocol.signed import Signed, sign
+
+__all__ = [
+    "Closer",
+    "Closing",
+    "Past",
+    "answers_closer",
+    "payload_closer",
+    "snapshot_closer",
+    "why_close",
+]
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]  # Any: JSON values are recursive
+_LOOK_EVERY_S = 60.0
+_DAY_S = 86400.0
+POLICY = "policy"  # the actor of an automatic closing
+
+
+class Closer(Protocol):
+    """Deletes one kind of what a study leaves at a site; doing it twice must do no harm."""
+
+    def __call__(self, study: str) -> Iterable[Deleted]:
+        """Delete it and name what was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What decides whether a study is to be closed by itself.
+
+    Attributes:
+        standing: by orders and stops.
+        permit: newest version; None where it is unknown here.
+        day: today in UTC, by the later of clock and records.
+        ended_s: seconds since the coordinator said that it ended; None while it runs.
+        is_begun: its closing was begun and cut.
+    """
+
+    standing: Standing
+    permit: Permit | None
+    day: dt.date
+    ended_s: float | None
+    is_begun: bool = False
+
+
+def why_close(past: Past, close_after_days: float) -> str:
+    """Return why a study is to be closed now, empty while it is not."""
+    if past.standing.is_closed:
+        return ""
+    if past.is_begun:
+        return "closing-begun"
+    if past.standing.stopped in {"closed", "withdrawn"}:
+        return "closed-by-order"
+    if past.permit is not None and permit_state(past.permit, past.day) in {"EXPIRED", "REVOKED"}:
+        return "permit-ended"
+    if past.ended_s is not None and past.ended_s >= close_after_days * _DAY_S:
+        return "ended-long-ago"
+    return ""
+
+
+class Closing:
+    """Closes studies at one node; for any thread."""
+
+    def __init__(self, node: Node, closers: Sequence[Closer]) -> None:
+        """Take the node and who deletes what; the trainer's own share is dropped first."""
+        self._node = node
+        self._closers = closers
+        self._looked_at = float("-inf")
+        self._told: set[str] = set()  # receipts that the coordinator has
+
+    def close(self, study: str, actor: str, code: str = "") -> Json:
+        """Close a study and return what was deleted.
+
+        Args:
+            study: digest.
+            actor: who closes it.
+            code: why, where it is no person.
+
+        Raises:
+            Refusal: ``already-closed``.
+        """
+        node, store = self._node, self._node.store
+        with store.transaction():
+            if store.records.documents("deletionreceipt", study):
+                raise Refusal("already-closed", "this study was closed here before")
+            self._stop_for_good(study, actor, code)
+        node.trainer.interrupt(study)
+        with node.trainer_turn:  # whoever still worked on it has heard
+            items = tuple(item for closer in self._closers for item in closer(study))
+        receipt = DeletionReceipt(study=study, by=node.site, items=items, at=node.now())
+        signed = sign(receipt, node.key)
+        with store.transaction():
+            store.add_document(signed, subject=study)
+            store.audit("study-deleted", actor, study=study, subject=signed.digest, code=code)
+        path = _write(store.folder / "receipts", study, signed)
+        logger.info("study closed study=%s items=%d by=%s", short(study), len(items), actor)
+        size = sum(item.bytes for item in items)
+        return {"study": study, "items": len(items), "bytes": size, "receipt": str(path)}
+
+    def look(self, *, at_once: bool = False) -> None:
+        """Close what is to be closed by itself; looks once a minute at most unless asked."""
+        now = self._node.monotonic()
+        if not at_once and now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        with self._node.store.reading() as records:
+            if open_incidents(records):  # nothing is deleted by itself while one is looked into
+                return
+        for study, code in self.due():
+            self.close(study, POLICY, code)
+
+    def due(self) -> list[tuple[str, str]]:
+        """Return the studies to be closed now, and why."""
+        node = self._node
+        days = node.settings.policy.close_after_days
+        with node.store.reading() as records:
+            kept = [
+                (known.study, records.ended_at(known.study.digest))
+                for known in records.known()
+                if known.decision is not None and known.decision.decision != "refused"
+            ]
+            begun = records.audited("study-closing")
+        found = []
+        for study, ended_at in kept:
+            past = Past(
+                standing=node.cases.standing(study.digest),
+                permit=node.cases.dossier.permit(study.file.study.permit)[1],
+                day=node.cases.today,
+                ended_s=None if ended_at is None else node.now() - ended_at,
+                is_begun=study.digest in begun,
+            )
+            found.append((study.digest, why_close(past, days)))
+        return [(study, code) for study, code in found if code]
+
+    def tell(self) -> None:
+        """Hand over every receipt that the coordinator does not have yet.
+
+        Raises:
+            TransportError: it cannot be reached.
+        """
+        store = self._node.store
+        with store.reading() as records:
+            kept = [s for s in records.documents("deletionreceipt") if s.digest not in self._told]
+            self._told |= records.audited("document-told") if kept else set()
+        for signed in [one for one in kept if one.digest not in self._told]:
+            reply = self._node.exchange.tell(signed.to_bytes())
+            code = "" if reply.recorded else "not-taken"
+            with store.transaction():
+                store.audit("document-told", self._node.site, subject=signed.digest, code=code)
+
+    def _stop_for_good(self, study: str, actor: str, code: str) -> None:
+        """Let nothing more of the study happen here; inside the caller's transaction."""
+        store = self._node.store
+        if study in store.records.audited("study-closing"):
+            return
+        store.add_stop(study, "halt", actor)
+        store.audit("study-closing", actor, study=study, subject=study, code=code)
+        decision = store.records.decision(study)
+        if not store.records.has_ended(study):
+            store.add_ending(study)
+        if decision is not None and decision.decision == "approved":
+            release(store, decision.dataset, study, f"{self._node.now():.3f}")
+
+
+def answers_closer(node: Node) -> Closer:
+    """Return what deletes the stored answers' bytes; their receipts stay."""
+
+    def close(study: str) -> Iterator[Deleted]:
+        with node.store.reading() as records:
+            answers = {answer.update: answer.size for answer in records.answers(study)}
+        for digest, size in answers.items():
+            path = node.store.spool / digest.removeprefix("sha256:")
+            if path.exists():
+                path.unlink()
+                yield Deleted(kind="answer", digest=digest, bytes=size)
+
+    return close
+
+
+def snapshot_closer(node: Node) -> Closer:
+    """Return what deletes the snapshot of a dataset that no other study still needs."""
+
+    def close(study: str) -> Iterator[Deleted]:
+        with node.store.reading() as records:
+            decision = records.decision(study)
+            others = [known.decision for known in records.known()
+                      if known.study.digest != study and not known.has_ended]  # fmt: skip
+        if decision is None or any(_needs(other, decision.dataset) for other in others):
+            return
+        snapshot = current(node.settings.site.state, decision.dataset)
+        if snapshot is not None:
+            size = snapshot.stat().st_size
+            snapshot.unlink()
+            yield Deleted(kind="snapshot", bytes=size)
+
+    return close
+
+
+def payload_closer(purge: Callable[[str], int]) -> Closer:
+    """Return what deletes the copies of what left; ``purge`` says how many went of a study."""
+
+    def close(study: str) -> Iterator[Deleted]:
+        for _ in range(purge(study)):
+            yield Deleted(kind="payload", bytes=0)  # their digests and sizes stay on the log
+
+    return close
+
+
+def _needs(decision: Decision | None, dataset: str) -> bool:
+    return decision is not None and (decision.decision, decision.dataset) == ("approved", dataset)
+
+
+def _write(folder: Path, study: str, signed: Signed) -> Path:
+    """Write the signed receipt where a person finds it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{short(study)}.deletion.json"
+    part = path.with_suffix(".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(canonical_json(signed.model_dump(mode="json")))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    return path

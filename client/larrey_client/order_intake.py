@@ -1,0 +1,89 @@
+"""Takes in what the consortium's persons ordered about this site's studies.
+
+The coordinator passes orders on; a site believes a signature and a number that grows, nothing else.
+What does not verify is put on record once and dropped; it never stops the node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from larrey_client.dossier import Dossier
+from larrey_client.orders import kept_order
+from larrey_client.store import SiteStore
+from larrey_protocol.canonical import short
+from larrey_protocol.decisions import Order
+from larrey_protocol.errors import IntegrityError, LarreyError
+from larrey_protocol.orders import open_order
+from larrey_protocol.signed import Signed
+
+__all__ = ["OrderIntake"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 1 << 16  # an order is a few hundred bytes
+_MAX_REJECTED = 1000  # remembered, and put on record, in one run of the node
+# What ends present work at once; the other verbs change what comes next.
+_ENDING = frozenset({"halt", "close", "withdraw"})
+
+
+class OrderIntake:
+    """Keeps new orders; for one thread."""
+
+    def __init__(self, store: SiteStore, site: str) -> None:
+        self._store, self._site = store, site
+        self._rejected: set[str] = set()
+
+    def take(self, documents: Iterable[bytes], dossier: Dossier) -> set[str]:
+        """Keep what is new and verifies; return the studies whose present work ends at once."""
+        if dossier.altered:
+            return set()
+        found = [self._one(data, dossier) for data in documents]
+        return {order.study for order in found if order is not None and self._ends(order)}
+
+    def _ends(self, order: Order) -> bool:
+        is_ours = order.verb != "withdraw" or order.subject == self._site
+        return order.verb in _ENDING and is_ours
+
+    def _one(self, data: bytes, dossier: Dossier) -> Order | None:
+        digest = ""
+        try:
+            if len(data) > _MAX_BYTES:
+                raise IntegrityError("malformed-document", "an order is larger than any can be")
+            signed = Signed.from_bytes(data)
+            digest = signed.digest
+            with self._store.reading() as records:
+                if digest in self._rejected or records.has_document(digest):
+                    return None
+            return self._keep(signed, dossier)
+        except LarreyError as error:
+            self._reject(digest, error)
+            return None
+
+    def _keep(self, signed: Signed, dossier: Dossier) -> Order | None:
+        """Keep an order about a study that was proposed here; others are not this site's."""
+        with self._store.transaction():
+            opened = open_order(signed, consortium=dossier.keys[-1], roster=dossier.roster, after=0)
+            records = self._store.records
+            if not records.has_proposal(opened.study):
+                return None
+            kept = records.documents("order", opened.study)
+            last = kept_order(kept[-1]).order.number if kept else 0
+            order = open_order(
+                signed, consortium=dossier.keys[-1], roster=dossier.roster, after=last
+            )
+            self._store.add_document(signed, subject=order.study, number=order.number)
+            self._store.audit(
+                "order-received", order.person, study=order.study, subject=signed.digest
+            )
+        logger.info("order study=%s verb=%s by=%s", short(order.study), order.verb, order.person)
+        return order
+
+    def _reject(self, digest: str, error: LarreyError) -> None:
+        if digest in self._rejected or len(self._rejected) >= _MAX_REJECTED:
+            return
+        self._rejected.add(digest)
+        logger.error("an order was rejected: %s", error)
+        with self._store.transaction():
+            self._store.audit("order-rejected", "coordinator", subject=digest, code=error.code)
