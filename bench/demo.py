@@ -20,8 +20,8 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 from bench.harness import Figure, finish
-from bench.noop_federation import approve
 from bench.stock_flower import DP_CLIENT, seconds_per_round
+from larrey_lab.federation.paperwork import approve, propose
 from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_privacy.accounting import epsilon_pld
@@ -77,8 +77,8 @@ def _table() -> tuple[float, float]:
             federation.start_coordinator()
             federation.start_sites()
             with Operator(load_operator(federation.workspace.operator)) as operator:
-                digest = operator.propose(study)
-                approve(federation, study.name)
+                digest = propose(federation.workspace, operator, study)
+                approve(federation.workspace, study)
                 launched = time.perf_counter()
                 operator.launch(digest)
                 outcome = [event.get("outcome") for event in operator.watch(digest)][-1]

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.bare_grpc import seconds_per_round
 from bench.harness import Figure, finish
 from bench.noop_federation import fsync_seconds, make_study, run_noop
+from larrey_lab.federation.paperwork import propose
 from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.models import model_layout
@@ -90,7 +91,7 @@ def _transport_seconds(study: Study) -> list[float]:
         with Federation(workspace) as federation:
             federation.start_coordinator()
             with Operator(load_operator(workspace.operator)) as operator:
-                digest = operator.propose(study)
+                digest = propose(workspace, operator, study)
                 nodes = [_start_node(workspace.site(name)) for name in workspace.sites]
                 for node in nodes:
                     if node.stdout is None or node.stdout.readline() != "ready\n":

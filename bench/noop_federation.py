@@ -13,13 +13,13 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from larrey_lab.federation.processes import Federation, run_command
+from larrey_lab.federation.paperwork import approve, propose
+from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.contract import Contract
@@ -27,7 +27,7 @@ from larrey_protocol.study import Study, StudyFile
 from larrey_server.operator import Operator
 from larrey_server.settings import load_operator
 
-__all__ = ["NoopRun", "Watcher", "approve", "fsync_seconds", "make_study", "run_noop"]
+__all__ = ["NoopRun", "Watcher", "fsync_seconds", "make_study", "run_noop"]
 
 _ROOT = Path(__file__).parent
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -80,8 +80,8 @@ def run_noop(study: Study, *, idle_s: float = 1.0) -> NoopRun:
         federation.start_coordinator()
         federation.start_sites()
         with Operator(load_operator(federation.workspace.operator)) as operator:
-            digest = operator.propose(study)
-            approve(federation, study.name)
+            digest = propose(federation.workspace, operator, study)
+            approve(federation.workspace, study)
             time.sleep(idle_s)
             coordinator = Watcher(federation.processes["coordinator"])
             everything = [Watcher(pid) for pid in federation.processes.values()]
@@ -209,23 +209,6 @@ def _workspace(study: Study) -> Iterator[Federation]:
     with Federation(create_workspace(folder / "sites", plans)) as federation:
         yield federation
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def approve(federation: Federation, name: str) -> None:
-    """Let every site approve a study with its own command, as soon as it got there."""
-
-    def sign(site: str) -> None:
-        config, words = str(federation.workspace.site(site)), ""
-        for _ in range(100):
-            done = run_command("larrey-site", "study", "approve", name, "--config", config)
-            if done.returncode == 0:
-                return
-            words = done.stderr
-            time.sleep(0.2)
-        raise RuntimeError(words)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(sign, federation.workspace.sites))
 
 
 def _commits(folder: Path) -> int:

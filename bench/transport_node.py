@@ -22,6 +22,7 @@ from larrey_client.task import Task
 from larrey_protocol.errors import TransportError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
+from larrey_protocol.roster import Roster
 from larrey_protocol.signed import Answer, Proposal, Receipt, Signed, sign
 from larrey_protocol.streams import reuse_buffers
 from larrey_protocol.tensors import pack
@@ -40,10 +41,18 @@ def main(config: Path) -> None:
     )
     exchange = Exchange(settings.coordinator.address, tls, lambda sent, received: None)
     key, site = SigningKey.load(identity.signing_key), settings.site.name
-    while not (proposals := list(exchange.studies().proposals)):
+    while not (told := exchange.studies()).proposals:
         time.sleep(0.1)
-    study = Proposal.model_validate_json(Signed.from_bytes(proposals[0]).document).study
-    answer = Answer(study=study.digest, site=site, decision="approved", answered_at=time.time())
+    study = Proposal.model_validate_json(Signed.from_bytes(told.proposals[0]).document).study
+    roster = Roster.model_validate_json(Signed.from_bytes(told.rosters[-1]).document)
+    answer = Answer(
+        study=study.digest,
+        permit=Signed.from_bytes(told.permits[-1]).digest,
+        seats=roster.seats_digest(study.file.site_names),
+        site=site,
+        decision="approved",
+        answered_at=time.time(),
+    )
     exchange.answer(sign(answer, key).to_bytes())
     layout = model_layout(study)
     update = config.parent / "update"

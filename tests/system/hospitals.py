@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from larrey_client.local import ask
 from larrey_client.settings import load_settings
 from larrey_client.store import open_readonly
 from larrey_client.views import verify_view
+from larrey_lab.federation.paperwork import approve as approve_at
+from larrey_lab.federation.paperwork import propose
 from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
@@ -80,12 +81,11 @@ class Hospitals:
     def propose(self, study: Study, *, approve: bool = True) -> str:
         """Return the digest of a study that has arrived at, and was approved by, every site."""
         with self.operator() as operator:
-            digest = operator.propose(study)
+            digest = propose(self.federation.workspace, operator, study)
         for site in SITES:
             until(lambda site=site: digest in self._known(site))  # type: ignore[misc]
         if approve:
-            with ThreadPoolExecutor(len(SITES)) as pool:
-                list(pool.map(lambda s: self.ask(s, "study approve", study=digest), SITES))
+            approve_at(self.federation.workspace, study)
         return digest
 
     def launch(self, study: Study) -> str:

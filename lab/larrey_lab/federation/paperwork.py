@@ -1,8 +1,8 @@
 """Everything that people sign before a study may run on one machine: what they would, in order.
 
 The consortium: a roster and a permit. Each site: its policy, the permit's countersignature, the
-approvals that its policy asks for. The consortium's documents go through the operator's calls, the
-sites' through ``larrey-site`` itself, so that a test or a demo takes the same way as a hospital.
+approvals that its policy asks for. Signed here with the persons' laboratory keys and handed to the
+node at its own local door, as ``larrey-site`` does, which is not started for each signature.
 """
 
 from __future__ import annotations
@@ -11,21 +11,36 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
-from larrey_lab.federation.processes import run_command
+from larrey_client.charter import charter_of
+from larrey_client.local import ask
+from larrey_client.settings import SiteSettings, load_settings
 from larrey_lab.federation.workspace import Workspace
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.decisions import Approval, PolicySignature
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.permit import Permit
+from larrey_protocol.permit import Countersignature, Permit
 from larrey_protocol.roster import Roster, Seat
 from larrey_protocol.signed import sign
 from larrey_protocol.study import Study
+from larrey_protocol.tomlfile import Record
 from larrey_server.operator import Operator
 
-__all__ = ["approve", "approve_at", "grant", "make_permit", "make_roster", "propose"]
+__all__ = [
+    "DECISION",
+    "SiteDesk",
+    "approve",
+    "grant",
+    "make_permit",
+    "make_roster",
+    "propose",
+]
 
-_DECISION = "decision.txt"  # stands for the authority's document, which the officer compares
-_PATIENCE_S = 20.0  # until a site has heard of a proposal
+DECISION = b"Granted.\n"  # stands for the authority's document, which the officer compares
+_PATIENCE_S = 30.0  # until a site has heard of a proposal
 
 
 def propose(workspace: Workspace, operator: Operator, study: Study) -> str:
@@ -47,26 +62,95 @@ def approve(workspace: Workspace, study: Study, sites: Sequence[str] = ()) -> No
     """Let the persons of every site, or of these, read and sign, as soon as the study got there."""
     names = sites or workspace.sites
     with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: approve_at(workspace, name, study), names))
+        list(pool.map(lambda name: SiteDesk.of(workspace, name).approve(study), names))
 
 
-def approve_at(workspace: Workspace, site: str, study: Study) -> None:
-    """Sign policy, permit and approval at one site.
+@dataclass(frozen=True)
+class SiteDesk:
+    """A site's persons at work: what they sign goes to their own running node."""
 
-    Raises:
-        LarreyError: ``not-approved`` with what the site's own command said.
-    """
-    officer, document = str(workspace.site_key(site, "dpo")), workspace.folder / _DECISION
-    document.touch()
-    reference = study.file.study.permit
-    _patiently(workspace, site, "study", "show", study.digest)
-    _say(workspace, site, "policy", "sign", "--key", officer)
-    _say(
-        workspace,
-        site,
-        *("permit", "countersign", reference, "--document", str(document), "--key", officer),
-    )
-    _say(workspace, site, "study", "approve", study.digest, "--key", officer)
+    workspace: Workspace
+    settings: SiteSettings
+
+    @classmethod
+    def of(cls, workspace: Workspace, site: str) -> SiteDesk:
+        """Return the desk of one site of a workspace."""
+        return cls(workspace, load_settings(workspace.site(site)))
+
+    @property
+    def site(self) -> str:
+        """Return the site's name."""
+        return self.settings.site.name
+
+    def approve(self, study: Study) -> None:
+        """Sign whatever is still unsigned: policy, permit, study.
+
+        Raises:
+            LarreyError: as the node says no, or ``not-proposed`` if the study never arrives.
+        """
+        self._await(study.digest)
+        self.sign_policy()
+        self.countersign(study.file.study.permit)
+        for role in self.settings.policy.approvals:
+            self._decide(study.digest, role)
+
+    def sign_policy(self) -> None:
+        """Sign the site's policy for every role that must, where it is not in effect."""
+        charter = charter_of(self.settings)
+        shown = ask(self.settings.site.state, "policy show")
+        if shown["is_in_effect"]:
+            return
+        for role in shown["missing"]:
+            word = PolicySignature(
+                site=self.site,
+                version=shown["version"],
+                policy=charter.digest,
+                person=role,
+                at=time.time(),
+            )
+            self._hand_in("policy sign", word, role)
+
+    def countersign(self, reference: str) -> None:
+        """Countersign a permit's newest version, where nobody has."""
+        newest = ask(self.settings.site.state, "permit show", reference=reference)
+        if newest["is_countersigned"]:
+            return
+        word = Countersignature(
+            permit=newest["digest"],
+            document=digest_bytes(DECISION),
+            site=self.site,
+            person="dpo",
+            at=time.time(),
+        )
+        self._hand_in("permit countersign", word, "dpo")
+
+    def _decide(self, study: str, person: str) -> None:
+        terms = ask(self.settings.site.state, "study terms", study=study, dataset=None)
+        word = Approval(
+            study=study,
+            permit=terms["permit"],
+            seats=terms["seats"],
+            site=self.site,
+            dataset=terms["dataset"],
+            decision="approved",
+            person=person,
+            at=time.time(),
+        )
+        self._hand_in("study decide", word, person)
+
+    def _hand_in(self, command: str, word: Record, person: str) -> Any:  # Any: JSON
+        signed = sign(word, SigningKey.load(self.workspace.site_key(self.site, person)))
+        text = signed.to_bytes().decode()
+        return ask(self.settings.site.state, command, signed=text)
+
+    def _await(self, study: str) -> None:
+        end = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < end:
+            known = ask(self.settings.site.state, "study list")
+            if study in {view["digest"] for view in known}:
+                return
+            time.sleep(0.1)
+        raise LarreyError("not-proposed", f"study {study} did not reach {self.site}")
 
 
 def make_roster(workspace: Workspace, version: int = 1) -> Roster:
@@ -105,21 +189,3 @@ def make_permit(workspace: Workspace, study: Study) -> Permit:
             "hosting": {"provider": "This machine", "country": "FR"},
         }
     )
-
-
-def _patiently(workspace: Workspace, site: str, *words: str) -> None:
-    """Repeat a command until the site knows what it is about."""
-    end = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return _say(workspace, site, *words)
-        except LarreyError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.1)
-
-
-def _say(workspace: Workspace, site: str, *words: str) -> None:
-    done = run_command("larrey-site", *words, "--config", str(workspace.site(site)))
-    if done.returncode:
-        raise LarreyError("not-approved", f"{site}: {done.stderr.strip()}")
