@@ -28,19 +28,22 @@ class EnrolmentService(stubs.EnrolmentServicer):
     def Join(self, request: wire.JoinCall, context: grpc.ServicerContext) -> wire.JoinReply:
         """Admit the invited site with the keys it made."""
         invited = self._gatekeeper.caller(context)
-        return self._reply(lambda: self._membership.join(invited, request.request))
+        return self._reply(
+            lambda: self._membership.join(invited, request.request), otherwise="bad_invitation"
+        )
 
     def Renew(self, request: wire.RenewCall, context: grpc.ServicerContext) -> wire.JoinReply:
         """Issue the calling site's next certificate."""
         site = self._gatekeeper.caller(context)
         return self._reply(lambda: self._membership.renew(site, request.request))
 
-    def _reply(self, issue: Callable[[], bytes]) -> wire.JoinReply:
-        """Answer with a certificate, or with the code of what was wrong."""
+    def _reply(self, issue: Callable[[], bytes], otherwise: str = "") -> wire.JoinReply:
+        """Answer with a certificate, or with the code of what was wrong; forgeries are counted."""
         try:
             certificate = issue()
         except LarreyError as error:
-            is_forged = isinstance(error, IntegrityError)
-            self._metrics.auth_failure("bad_signature" if is_forged else "bad_invitation")
+            reason = "bad_signature" if isinstance(error, IntegrityError) else otherwise
+            if reason:
+                self._metrics.auth_failure(reason)
             return wire.JoinReply(code=error.code)
         return wire.JoinReply(certificate=certificate, authority=self._membership.authority)

@@ -18,6 +18,7 @@ from larrey_protocol.certificates import (
     Credential,
     expiry_of,
     is_due,
+    is_issued_by,
     key_bytes,
     public_key_of,
     reissue_server,
@@ -88,7 +89,10 @@ class ServerIdentity:
         if key is None or old != identity.certificate.read_bytes():
             return  # somebody else has just put a new one there
         issuer = Credential(authority, read_private(key))
-        replace_file(identity.certificate, reissue_server(issuer, old, now=self._now()), mode=0o644)
+        renewed = reissue_server(issuer, old, now=self._now())
+        if not is_issued_by(renewed, authority):
+            raise ValueError("the authority's key is not of the first certificate beside it")
+        replace_file(identity.certificate, renewed, mode=0o644)
         logger.info("the coordinator's certificate was issued anew")
 
     def _read(self) -> grpc.ServerCertificateConfiguration:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from larrey_protocol.certificates import issue_server, public_key_of, replace_file
+from larrey_protocol.certificates import issue_server, make_authority, public_key_of, replace_file
 from larrey_protocol.errors import FileError
 from larrey_server.serve import Hub
 from larrey_server.server_identity import ServerIdentity
@@ -68,6 +68,14 @@ def test_without_the_authority_s_key_nothing_is_issued(folder: Folder) -> None:
     before = end_of(folder)
     assert identity.refreshed() is None
     assert end_of(folder) == before
+
+
+def test_an_authority_whose_files_do_not_belong_together_issues_nothing(folder: Folder) -> None:
+    identity = opened(folder, [NOW + dt.timedelta(days=300)])
+    before = (folder.path / "server.crt").read_bytes()
+    folder.write("ca.key", make_authority("other", now=NOW).key)
+    assert identity.refreshed() is None
+    assert (folder.path / "server.crt").read_bytes() == before
 
 
 def test_a_certificate_without_its_key_leaves_the_old_pair_in_force(folder: Folder) -> None:
