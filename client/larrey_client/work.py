@@ -121,8 +121,12 @@ class Worker:
         finally:
             self._pad(request)
 
-    def _ask_gate(self, task: Task, left: float, *, is_answered: bool) -> StudyCase:
+    def _ask_gate(
+        self, task: Task, left: float, *, is_answered: bool, is_begun: bool = False
+    ) -> StudyCase:
         """Return the approved study if the gate lets the request through.
+
+        Work that is begun is finished although this site paused the study meanwhile.
 
         Raises:
             Refusal: with the code of the rule that says no.
@@ -131,6 +135,8 @@ class Worker:
         ground, study = node.cases.of(task.study)
         hold = held(node.store, study.dataset, task.study) if study else None
         standing = node.cases.standing(task.study) if study else NO_STANDING
+        if is_begun and standing.site_stopped == "paused":
+            standing = replace(standing, site_stopped="")
         _enforce(decide_task(TaskCase(task, left, ground, study, standing, hold, is_answered)))
         if study is None:
             raise Refusal("study-not-approved", "no study of that digest was approved here")
@@ -252,7 +258,8 @@ class Worker:
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
         with self._outbox.dropped_if_refused(digest), store.transaction():
-            self._ask_gate(task, 1.0, is_answered=True)  # late or not, its own debit counted
+            # Late or not, its own debit counted.
+            self._ask_gate(task, 1.0, is_answered=True, is_begun=True)
             if task.phase == TRAIN:
                 store.ledger.commit(
                     family, task.study, task.round, task.model, digest,

@@ -97,6 +97,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     uploads: dict[str, bytes] = field(default_factory=dict)
     given: list[Given] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
+    told: list[bytes] = field(default_factory=list)
     takes: int = 0
     cuts: int = 0  # how many transfers to break off in the middle
     supersedes: int = 0  # how many uploads to end because the same bytes come from elsewhere
@@ -260,3 +261,14 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     ) -> wire.AnswerReply:
         self.answers.append(request.answer)
         return wire.AnswerReply(recorded=True)
+
+    def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
+        self.told.append(request.document)
+        return wire.AnswerReply(recorded=True)
+
+    def order(self, *documents: bytes) -> None:
+        """Pass orders on and ring the bell."""
+        with self._changed:
+            self.orders += documents
+            self.revision += 1
+            self._changed.notify_all()

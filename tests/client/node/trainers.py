@@ -32,6 +32,8 @@ class SmallTrainer:
         self.load_s = 0.0
         self.make: Callable[[Study], bytes] | None = None
         self.is_sealed = True
+        self.interrupted: list[str] = []
+        self._barred: set[str] = set()
         self.entered, self.release = threading.Event(), threading.Event()
         self.release.set()
         self._study: Study | None = None
@@ -60,6 +62,8 @@ class SmallTrainer:
         self.trained.append(task)
         self.entered.set()
         self.release.wait(10)
+        if self._barred & {"", task.study}:
+            raise LarreyError("trainer-interrupted", "a person stopped the study meanwhile")
         if self.fail:
             raise self.fail
         if self._study is None:
@@ -67,6 +71,14 @@ class SmallTrainer:
         data = self.make(self._study) if self.make else self._update(self._study)
         file = memory_file("update", [data])
         return seal(file) if self.is_sealed else file
+
+    def interrupt(self, study: str = "") -> None:
+        self.interrupted.append(study)
+        self._barred.add(study)
+        self.release.set()
+
+    def admit(self, study: str) -> None:
+        self._barred -= {"", study}
 
     def stop(self) -> None:
         self.release.set()
