@@ -24,11 +24,11 @@ Makes three folders that belong on three machines: coordinator/, operator/ and c
 one holds the root of trust: move it to a machine that is offline. Nothing is overwritten.
 """
 _INVITE = """examples:
-  larrey invite st-mary --operator operator.toml > st-mary.invite
+  larrey invite st-mary --operator operator.toml --out st-mary.invite
   larrey invite st-mary --operator operator.toml --out st-mary.invite --days 7
 
-The invitation is a secret, good for one join. Send it over a channel of its own, and read out the
-consortium's fingerprint by phone.
+The invitation is a secret, good for one join; without --out it goes to stdout, which must not be a
+terminal. Send it over a channel of its own, and read out the consortium's fingerprint by phone.
 """
 _ADMIT = "larrey sites admit request.json --out admission.json"
 

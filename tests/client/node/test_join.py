@@ -1,35 +1,22 @@
-"""A hospital joins: what it makes, what leaves, what it refuses; and its certificate is renewed."""
+"""A hospital joins: what it makes, what leaves, and what it refuses."""
 
 from __future__ import annotations
 
-import datetime as dt
 import stat
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
 from larrey_client import joining
 from larrey_client.cli import main
-from larrey_client.credentials import Renewal, days_left, install, next_of, settle
-from larrey_client.exchange import Exchange, Tls
 from larrey_client.settings import load_settings
 from larrey_client.site_files import PACKAGED, Service, dataset_name, site_toml, unit
 from larrey_protocol.certificates import (
-    Credential,
-    expiry_of,
     is_issued_by,
     issue_client,
     issue_for_request,
-    issue_server,
     make_authority,
-    make_request,
     public_key_of,
 )
 from larrey_protocol.enrolment import (
@@ -39,77 +26,12 @@ from larrey_protocol.enrolment import (
     open_request,
     read_record,
 )
-from larrey_protocol.errors import IntegrityError, Refusal, TransportError
+from larrey_protocol.errors import Refusal
 from larrey_protocol.keys import SigningKey, fingerprint
-from larrey_protocol.signed import Signed
-from larrey_protocol.v1 import larrey_pb2 as wire
-from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from tests.client.node.registrar import NOW, Registrar, join, make_invitation
 
 ROOT = Path(__file__).parents[3]
-NOW = dt.datetime.now(dt.UTC)
-DAY_S = 86400.0
 SERVICE = Service("larrey-site", Path("site.toml"), Path("identity"), Path("state"))
-
-
-@dataclass
-class Registrar(stubs.EnrolmentServicer, stubs.StudiesServicer):
-    """A coordinator that signs every request it understands, unless told to answer otherwise."""
-
-    authority: Credential
-    issued_at: dt.datetime = NOW
-    code: str = ""
-    instead: bytes = b""  # a certificate of somebody else
-    lists: int = 0
-    requests: list[Signed] = field(default_factory=list)
-    waiting: threading.Event = field(default_factory=threading.Event)
-    release: threading.Event = field(default_factory=threading.Event)
-    port: int = 0
-    server: Any = None
-
-    def start(self) -> Registrar:
-        server = grpc.server(ThreadPoolExecutor(4))
-        credential = issue_server(self.authority, ["localhost"], now=NOW)
-        tls = grpc.ssl_server_credentials(
-            [(credential.key, credential.certificate)],
-            self.authority.certificate,
-            require_client_auth=True,
-        )
-        stubs.add_EnrolmentServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        stubs.add_StudiesServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        self.port = server.add_secure_port("127.0.0.1:0", tls)
-        server.start()
-        self.server = server
-        return self
-
-    def Join(self, request: wire.JoinCall, context: grpc.ServicerContext) -> wire.JoinReply:
-        return self._issue(request.request)
-
-    def Renew(self, request: wire.RenewCall, context: grpc.ServicerContext) -> wire.JoinReply:
-        return self._issue(request.request)
-
-    def List(
-        self, request: wire.ListStudiesRequest, context: grpc.ServicerContext
-    ) -> wire.ListStudiesReply:
-        """Hold the first call until it is released, answer the others at once."""
-        self.lists += 1
-        if self.lists == 1:
-            self.waiting.set()
-            self.release.wait(10)
-        pem = context.auth_context()["x509_pem_cert"][0]
-        return wire.ListStudiesReply(proposals=[pem])
-
-    def _issue(self, data: bytes) -> wire.JoinReply:
-        signed = Signed.from_bytes(data)
-        self.requests.append(signed)
-        if self.code:
-            return wire.JoinReply(code=self.code)
-        asked = open_request(signed)
-        certificate = issue_for_request(
-            self.authority, asked.request.encode(), asked.site, now=self.issued_at
-        )
-        return wire.JoinReply(
-            certificate=self.instead or certificate, authority=self.authority.certificate
-        )
 
 
 @pytest.fixture
@@ -127,17 +49,7 @@ def consortium() -> SigningKey:
 
 @pytest.fixture
 def invitation(registrar: Registrar, consortium: SigningKey) -> Invitation:
-    bootstrap = issue_client(registrar.authority, "invitation", now=NOW, days=3)
-    return Invitation(
-        invitation="0" * 32,
-        site="st-mary",
-        address=f"localhost:{registrar.port}",
-        authority=registrar.authority.certificate.decode(),
-        consortium=consortium.public,
-        certificate=bootstrap.certificate.decode(),
-        key=bootstrap.key.decode(),
-        expires_at=NOW.timestamp() + 3 * DAY_S,
-    )
+    return make_invitation(registrar, consortium.public)
 
 
 @pytest.fixture
@@ -145,10 +57,6 @@ def file(invitation: Invitation, tmp_path: Path) -> Path:
     path = tmp_path / "site.invite"
     path.write_text(invitation.model_dump_json())
     return path
-
-
-def join(file: Path, folder: Path, *more: str) -> int:
-    return main(["join", str(file), "--dir", str(folder), "--json", *more])
 
 
 def test_a_join_leaves_a_node_that_can_be_started(
@@ -326,144 +234,3 @@ def test_any_file_s_name_makes_a_valid_settings_file(name: str, tmp_path: Path) 
     )
     (tmp_path / "site.toml").write_text(text)
     assert load_settings(tmp_path / "site.toml").datasets[0].name == dataset_name(Path(name))
-
-
-@dataclass
-class Running:
-    """The credentials of a node that joined, and clocks that stand still."""
-
-    home: Path
-    registrar: Registrar
-    exchange: Exchange
-    clock: list[float] = field(default_factory=lambda: [NOW.timestamp()])
-    ended: list[float] = field(default_factory=list)
-
-    @property
-    def certificate(self) -> bytes:
-        return (self.home / "identity" / "site.crt").read_bytes()
-
-    def renewal(self) -> Renewal:
-        settings = load_settings(self.home / "site.toml")
-        return Renewal(
-            settings,
-            SigningKey.load(settings.identity.signing_key),
-            self.exchange,
-            now=lambda: self.clock[0],
-            monotonic=lambda: self.clock[0],
-            renewed=self.ended.append,
-        )
-
-
-@pytest.fixture
-def running(file: Path, tmp_path: Path, registrar: Registrar) -> Iterator[Running]:
-    home = tmp_path / "node"
-    join(file, home, "--yes")
-    place = home / "identity"
-    tls = Tls(*((place / name).read_bytes() for name in ("ca.crt", "site.crt", "site.key")))
-    exchange = Exchange(f"localhost:{registrar.port}", tls, lambda _sent, _received: None)
-    yield Running(home, registrar, exchange)
-    exchange.close()
-
-
-def test_a_certificate_is_renewed_when_a_third_of_its_life_is_left(running: Running) -> None:
-    old, renewal = running.certificate, running.renewal()
-    running.clock[0] += 59 * DAY_S
-    assert not renewal.look()
-    running.clock[0] += 2 * DAY_S
-    running.registrar.issued_at = NOW + dt.timedelta(days=61)
-    assert renewal.look()
-    assert public_key_of(running.certificate) != public_key_of(old)
-    assert running.ended == [expiry_of(running.certificate)]
-    identity = load_settings(running.home / "site.toml").identity
-    assert days_left(identity, running.clock[0]) in {89, 90}
-    assert not renewal.look()  # not before an hour has passed
-
-
-def test_a_renewed_certificate_is_used_without_cutting_the_call_in_flight(
-    running: Running,
-) -> None:
-    first: list[wire.ListStudiesReply] = []
-    call = threading.Thread(target=lambda: first.append(running.exchange.studies()))
-    call.start()
-    assert running.registrar.waiting.wait(10)
-    running.clock[0] += 61 * DAY_S
-    old = running.certificate
-    assert running.renewal().look()
-    shown = running.exchange.studies().proposals[0]
-    assert shown.strip() == running.certificate.strip()
-    running.registrar.release.set()
-    call.join(10)
-    assert first[0].proposals[0].strip() == old.strip()
-
-
-def test_a_renewal_that_fails_is_tried_again_an_hour_later(running: Running) -> None:
-    old, renewal = running.certificate, running.renewal()
-    running.clock[0] += 61 * DAY_S
-    running.registrar.code = "renewed-lately"
-    assert not renewal.look()
-    assert running.certificate == old
-    running.registrar.code = ""
-    assert not renewal.look()
-    running.clock[0] += 3600
-    assert renewal.look()
-
-
-def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_asked(
-    running: Running, tmp_path: Path
-) -> None:
-    asked = len(running.registrar.requests)
-    next_of(running.home / "identity" / "site.key").with_suffix(".next.part").mkdir()
-    running.clock[0] += 61 * DAY_S
-    assert not running.renewal().look()
-    assert len(running.registrar.requests) == asked
-
-
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_replacement_cut_at_any_moment_leaves_a_pair(
-    running: Running, renames: int, registrar: Registrar
-) -> None:
-    """Do the first steps of an installation by hand, then start as a node does."""
-    identity = load_settings(running.home / "site.toml").identity
-    request, key = make_request("st-mary")
-    certificate = issue_for_request(registrar.authority, request, "st-mary", now=NOW)
-    next_of(identity.key).write_bytes(key)
-    next_of(identity.certificate).write_bytes(certificate)
-    if renames >= 1:
-        next_of(identity.key).replace(identity.key)
-    if renames == 2:
-        next_of(identity.certificate).replace(identity.certificate)
-    settle(identity)
-    assert identity.key.read_bytes() == key
-    assert identity.certificate.read_bytes() == certificate
-    assert not next_of(identity.key).exists()
-    assert not next_of(identity.certificate).exists()
-
-
-def test_a_replacement_that_had_no_certificate_yet_changes_nothing(running: Running) -> None:
-    identity = load_settings(running.home / "site.toml").identity
-    old = identity.key.read_bytes(), identity.certificate.read_bytes()
-    next_of(identity.key).write_bytes(make_request("st-mary")[1])
-    next_of(identity.certificate).write_bytes(b"-----BEGIN CERTIF")  # cut short
-    settle(identity)
-    assert (identity.key.read_bytes(), identity.certificate.read_bytes()) == old
-
-
-def test_a_changed_authority_comes_with_the_renewal(running: Running, registrar: Registrar) -> None:
-    identity = load_settings(running.home / "site.toml").identity
-    request, key = make_request("st-mary")
-    next_of(identity.key).write_bytes(key)
-    other = make_authority("next", now=NOW)
-    bundle = other.certificate + registrar.authority.certificate
-    certificate = issue_for_request(other, request, "st-mary", now=NOW)
-    admission = Admission(
-        site="st-mary", certificate=certificate.decode(), authority=bundle.decode()
-    )
-    install(admission, identity, running.home / "identity" / "ca.crt")
-    assert (running.home / "identity" / "ca.crt").read_bytes() == bundle
-    assert is_issued_by(identity.certificate.read_bytes(), bundle)
-
-
-def test_a_closed_exchange_opens_no_new_call(running: Running) -> None:
-    running.exchange.close()
-    with pytest.raises(TransportError), suppress(IntegrityError):
-        running.exchange.studies()
