@@ -20,6 +20,7 @@ from larrey_server.coordinator import Coordinator
 from larrey_server.exchange_service import chunks
 from larrey_server.gatekeeper import Gatekeeper
 from larrey_server.members_command import answer_members
+from larrey_server.trail import told
 
 __all__ = ["MAX_WATCHES", "ControlService"]
 
@@ -139,6 +140,13 @@ class ControlService(stubs.ControlServicer):
                     f"Wait for its end: larrey study watch {row.name}",
                 )
             return wire.CertificateReply(certificate=certificate)
+
+    def Audit(
+        self, request: wire.DocumentQuery, context: grpc.ServicerContext
+    ) -> Iterator[wire.Event]:
+        """Stream the audit trail and what witnesses it."""
+        for document in told(self._coordinator.journal, request.after):
+            yield wire.Event(json=_json(document))
 
     def Members(
         self, request: wire.MembersRequest, context: grpc.ServicerContext

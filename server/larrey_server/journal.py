@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
-from larrey_protocol.errors import Refusal
+from larrey_protocol.errors import Refusal, UsageError
 from larrey_server.members import MemberRow
 from larrey_server.round_values import Cell
 
@@ -150,6 +150,23 @@ class Journal:
                 "Stop it first, or choose another state folder.",
             ) from None
         return cls(_connect(path), descriptor)
+
+    @classmethod
+    def look(cls, path: Path) -> Journal:
+        """Return a journal that can only be read: of a copied state folder, or of a running one.
+
+        Raises:
+            UsageError: ``no-state`` where there is none.
+        """
+        if not path.is_file():
+            raise UsageError(
+                "no-state", f"no coordinator ever ran with {path.parent}", "Name its state folder."
+            )
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro",
+            uri=True, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+        return cls(connection, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def close(self) -> None:
         """Close the file and let go of the lock."""

@@ -241,6 +241,12 @@ class Operator:
             reply = self._control.Rosters(wire.DocumentQuery(), timeout=_TIMEOUT_S)
         return tuple(Signed.from_bytes(data) for data in reply.documents)
 
+    def audit(self) -> Iterator[Facts]:
+        """Give the coordinator's trail and what witnesses it; see `larrey_server.trail.told`."""
+        with self._answered():
+            for event in self._control.Audit(wire.DocumentQuery()):
+                yield json.loads(event.json)
+
     @contextmanager
     def _answered(self) -> Iterator[None]:
         try:

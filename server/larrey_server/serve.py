@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from larrey_protocol.errors import FileError, PortBusy, UsageError
 from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_server.access import AccessRecorder
 from larrey_server.control_service import MAX_WATCHES, ControlService
 from larrey_server.coordinator import Coordinator
 from larrey_server.enrolment_service import EnrolmentService
@@ -65,8 +67,11 @@ class Hub:
         # Enough for all that one caller may do at once, times all callers: nobody starves another.
         working = ThreadPoolExecutor(MAX_CALLS * callers + 8, thread_name_prefix="rpc")
         gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, waiting)
+        self._access = AccessRecorder(registry, settings.coordinator.access_log_months, time.time)
         self._pools = (waiting, working)
-        self._server = grpc.server(working, interceptors=[gatekeeper], options=_OPTIONS)
+        self._server = grpc.server(
+            working, interceptors=[self._access, gatekeeper], options=_OPTIONS
+        )
         self._identity = ServerIdentity(
             settings.identity,
             now=lambda: dt.datetime.now(dt.UTC),
@@ -74,6 +79,7 @@ class Hub:
         )
         self.address = self._bind(settings)  # before anything is started or written
         self.coordinator = Coordinator(settings, registry, self.metrics)
+        self._access.open(settings.coordinator.state)
         self._health = health.HealthServicer()
         self.coordinator.membership.listen(gatekeeper.end_calls)
         self._register(gatekeeper)
@@ -94,6 +100,7 @@ class Hub:
         stopped.wait(_GRACE_S + 0.5)
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
+        self._access.close()
 
     def _start(self, settings: CoordinatorSettings) -> None:
         if settings.listen.metrics:

@@ -33,6 +33,7 @@ class CoordinatorSection(Record):
 
     state: Path = Path("state")
     max_sites: int = Field(1000, ge=1, le=10_000)  # members and invitations; sizes thread pools
+    access_log_months: int = Field(12, ge=6, le=36)  # who called what; the audit trail is kept
 
 
 class Listen(Record):

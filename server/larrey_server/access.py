@@ -1,0 +1,96 @@
+"""Who of the operators called what, and how it ended: the coordinator's access log.
+
+Wraps the handlers of `larrey.v1.Control`, outside every check, so that a refused call is on record
+too. Arguments are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+
+from larrey_protocol.access_log import Access, AccessLog
+from larrey_server.registry import Registry
+
+__all__ = ["AccessRecorder"]
+
+_DAY_S = 86400.0
+_SERVICE = "/larrey.v1.Control/"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by method
+
+
+class AccessRecorder(grpc.ServerInterceptor):
+    """Writes one line a call, and once a day deletes those older than ``months``."""
+
+    def __init__(self, registry: Registry, months: int, now: Callable[[], float]) -> None:
+        self._registry = registry
+        self._months = months
+        self._now = now
+        self._log: AccessLog | None = None
+        self._day = -1
+
+    def open(self, folder: Path) -> None:
+        """Begin to write, into a folder that exists."""
+        self._log = AccessLog(folder)
+
+    def close(self) -> None:
+        """Close the file; calls that end later are not written."""
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the handler, with a record of its calls where operators call it."""
+        handler, method = continuation(handler_call_details), handler_call_details.method
+        if handler is None or not method.startswith(_SERVICE):
+            return handler
+        arity = "unary_stream" if handler.response_streaming else "unary_unary"
+        behavior: Behavior = getattr(handler, arity)
+        wrap = self._stream if handler.response_streaming else self._single
+        recorded = wrap(method.removeprefix(_SERVICE), behavior)
+        pool = getattr(behavior, "experimental_thread_pool", None)
+        if pool is not None:
+            recorded.experimental_thread_pool = pool  # type: ignore[attr-defined]  # gRPC reads it
+        build = getattr(grpc, f"{arity}_rpc_method_handler")
+        made: Handler = build(recorded, handler.request_deserializer, handler.response_serializer)
+        return made
+
+    def _single(self, verb: str, behavior: Behavior) -> Behavior:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return behavior(request, context)
+            finally:
+                self._record(verb, context)
+
+        return call
+
+    def _stream(self, verb: str, behavior: Behavior) -> Behavior:
+        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from behavior(request, context)
+            finally:
+                self._record(verb, context)
+
+        return call
+
+    def _record(self, verb: str, context: grpc.ServicerContext) -> None:
+        log, now = self._log, self._now()
+        if log is None:
+            return
+        if int(now // _DAY_S) != self._day:
+            self._day = int(now // _DAY_S)
+            log.purge(now=now, months=self._months)
+        pem = bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
+        member = self._registry.by_certificate(pem)
+        status = context.code()  # type: ignore[attr-defined]  # missing from grpcio's stubs
+        code = "ok" if status in (None, grpc.StatusCode.OK) else status.name.lower()
+        name = member.name if member else "unknown"
+        log.add(Access(now, name, verb, code.replace("_", "-")))

@@ -1,0 +1,271 @@
+"""The coordinator's audit trail to look at: is it whole, who did what, does a site's trail agree.
+
+Pure, over the documents that `told` reads from a journal: the trail's records, every contribution
+with the receipt that the site signed, and certificates. The trail's heads are kept by others: a
+receipt names the head that the site saw, under the site's signature. So an edited, deleted or moved
+record is found by the chain, and a rewritten or cut trail by the first signed head that it lacks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from larrey_protocol.audit import AuditRecord, verify_chain
+from larrey_protocol.errors import IntegrityError
+from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed
+from larrey_server.journal import Journal
+
+__all__ = ["Difference", "Trail", "query", "read_trail", "reconcile", "told", "verify"]
+
+Json = Mapping[str, Any]  # Any: JSON values are recursive
+_SEEN = ("round-applied", "round-not-applied", "study-ended")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One contribution as the coordinator has it; ``receipt`` is None where none counted."""
+
+    study: str
+    round: int
+    site: str
+    outcome: str
+    receipt: Signed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What a coordinator says of itself."""
+
+    records: tuple[AuditRecord, ...]
+    contributions: tuple[Told, ...]
+    certificates: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a site and the coordinator do not say the same.
+
+    Attributes:
+        kind: ``missing`` (the coordinator lacks it), ``extra`` (the site does) or ``different``.
+        what: receipt, approval or record.
+        index: number of the audit record concerned, 0 where there is none.
+    """
+
+    kind: str
+    what: str
+    study: str
+    round: int
+    index: int
+    text: str
+
+
+def told(journal: Journal, after: int = 0) -> Iterator[dict[str, Any]]:  # Any: JSON
+    """Yield what a journal has, one JSON document each; records from number ``after`` + 1 on."""
+    for record in journal.audit():
+        if record.seq > after:
+            yield {"record": asdict(record)}
+    for study in journal.studies():
+        for row in journal.contributions(study.digest):
+            cell, receipt = row.cell, row.receipt
+            yield {
+                "contribution": {
+                    "study": study.digest,
+                    "round": cell.round,
+                    "site": cell.site,
+                    "outcome": cell.outcome,
+                    "receipt": receipt.decode() if receipt else "",
+                }
+            }
+        certificate = journal.certificate(study.digest)
+        if certificate:
+            yield {"certificate": certificate.decode()}
+
+
+def read_trail(documents: Iterable[Json]) -> Trail:
+    """Return a trail from its documents; nothing of it is verified yet.
+
+    Raises:
+        IntegrityError: ``malformed-document``.
+    """
+    records, contributions, certificates = [], [], []
+    try:
+        for document in documents:
+            if "record" in document:
+                records.append(AuditRecord(**document["record"]))
+            elif "contribution" in document:
+                contributions.append(_told(document["contribution"]))
+            elif "certificate" in document:
+                certificates.append(Signed.from_bytes(document["certificate"].encode()))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError("malformed-document", "the trail cannot be read") from error
+    return Trail(tuple(records), tuple(contributions), tuple(certificates))
+
+
+def verify(trail: Trail) -> dict[str, Any]:  # Any: JSON
+    """Return how long the trail is and how many signed heads it meets.
+
+    Raises:
+        IntegrityError: ``audit-broken`` with the number of the first record that does not follow,
+            ``audit-behind-anchor`` with that of the first signed record that is not there, or as
+            `open_signed`.
+    """
+    last = verify_chain(trail.records)
+    heads = [receipt.peer_head for receipt in _receipts(trail)]
+    heads += [open_signed(one, Certificate, one.signer).audit_head for one in trail.certificates]
+    lost = _lost(trail.records, heads)
+    if lost:
+        raise IntegrityError(
+            "audit-behind-anchor",
+            f"record {min(lost)} of the audit trail was signed for and is not here; the trail has"
+            f" {len(trail.records)}",
+            "Records were removed or rewritten, or an old copy was restored; open an incident.",
+        )
+    return {
+        "audit_records": len(trail.records),
+        "audit_head": last.head if last else "0:",
+        "signed_heads": len(heads),
+        "is_intact": True,
+    }
+
+
+def query(
+    trail: Trail, *, study: str = "", actor: str = "", action: str = "", since: float = 0.0,
+    until: float = float("inf"),
+) -> list[dict[str, Any]]:  # fmt: skip  # Any: JSON
+    """Return the records that were asked for, oldest first; an empty word asks for all."""
+    digits = study.removeprefix("sha256:")
+    return [
+        asdict(record)
+        for record in trail.records
+        if record.study.removeprefix("sha256:").startswith(digits)
+        and actor in ("", record.actor)
+        and action in ("", record.action)
+        and since <= record.at < until
+    ]
+
+
+def reconcile(trail: Trail, export: Json) -> list[Difference]:
+    """Return every difference between a coordinator's trail and what a site exported.
+
+    Args:
+        trail: the coordinator's.
+        export: of `larrey-site audit export`: site, key, records, receipts.
+
+    Raises:
+        IntegrityError: ``audit-broken`` where either trail does not hold together, a signature's
+            code, or ``malformed-document``.
+    """
+    site, records, receipts = _opened(export)
+    verify_chain(trail.records)
+    verify_chain(records)
+    return [
+        *_receipt_differences(trail, site, receipts),
+        *_head_differences(trail, site, records, receipts),
+        *_approval_differences(trail, site, records),
+    ]
+
+
+def _receipt_differences(
+    trail: Trail, site: str, receipts: Sequence[tuple[Receipt, Signed]]
+) -> Iterator[Difference]:
+    theirs = {_key(r): (r, s) for r, s in receipts if r.phase == "train"}
+    mine = {
+        _key(receipt): (receipt, one.receipt)
+        for one in trail.contributions
+        if one.site == site and one.receipt is not None
+        for receipt in (_receipt(one.receipt),)
+    }
+    explained = {
+        (one.study, one.round)
+        for one in trail.contributions
+        if one.site == site and not one.receipt
+    }
+    closed = {(record.study, record.round) for record in trail.records if record.action in _SEEN}
+    for key, (receipt, signed) in theirs.items():
+        place = (receipt.study, receipt.round)
+        if key not in mine and place in closed and place not in explained:
+            yield _about(receipt, "missing", "the coordinator has no such contribution")
+        elif key in mine and mine[key][1] != signed:
+            yield _about(receipt, "different", "the coordinator has another receipt for it")
+    for key, (receipt, _) in mine.items():
+        if key not in theirs:
+            yield _about(receipt, "extra", "the site has no such receipt")
+
+
+def _head_differences(
+    trail: Trail, site: str, records: Sequence[AuditRecord],
+    receipts: Sequence[tuple[Receipt, Signed]],
+) -> Iterator[Difference]:  # fmt: skip
+    for receipt, _ in receipts:
+        for number in _lost(trail.records, [receipt.peer_head]):
+            text = f"the site signed for record {number} of the coordinator, which is not there"
+            yield Difference("missing", "record", receipt.study, receipt.round, number, text)
+    for one in trail.contributions:
+        if one.site == site and one.receipt is not None:
+            for number in _lost(records, [_receipt(one.receipt).audit_head]):
+                text = f"the site once signed record {number} of its trail, which is not there"
+                yield Difference("extra", "record", one.study, one.round, number, text)
+
+
+def _approval_differences(
+    trail: Trail, site: str, records: Sequence[AuditRecord]
+) -> Iterator[Difference]:
+    theirs = {r.study: r.seq for r in records if r.action in ("study-approved", "approval-carried")}
+    mine = {
+        r.study: r.seq for r in trail.records if r.action == "study-approved" and r.actor == site
+    }
+    for study in sorted(theirs.keys() - mine.keys()):
+        text = "the site approved the study; the coordinator has no such answer"
+        yield Difference("missing", "approval", study, 0, theirs[study], text)
+    for study in sorted(mine.keys() - theirs.keys()):
+        text = "the coordinator has an approval that the site did not give"
+        yield Difference("extra", "approval", study, 0, mine[study], text)
+
+
+def _lost(records: Sequence[AuditRecord], heads: Iterable[str]) -> list[int]:
+    """Return the numbers of signed heads that a trail does not have."""
+    known = {record.head for record in records}
+    missing = (head for head in heads if head and head not in known)
+    numbers = (head.partition(":")[0] for head in missing)
+    return [int(number) for number in numbers if number.isdecimal() and int(number)]
+
+
+def _opened(
+    export: Json,
+) -> tuple[str, list[AuditRecord], list[tuple[Receipt, Signed]]]:
+    """Return a site's name, records and receipts, each receipt under the site's key."""
+    try:
+        records = [AuditRecord(**record) for record in export["records"]]
+        signed = [Signed.from_bytes(json.dumps(one).encode()) for one in export["receipts"]]
+        site, key = str(export["site"]), str(export["key"])
+    except (TypeError, KeyError) as error:
+        raise IntegrityError(
+            "malformed-document", "expected the output of larrey-site audit export"
+        ) from error
+    return site, records, [(open_signed(one, Receipt, key), one) for one in signed]
+
+
+def _told(row: Json) -> Told:
+    receipt = Signed.from_bytes(row["receipt"].encode()) if row["receipt"] else None
+    return Told(row["study"], row["round"], row["site"], row["outcome"], receipt)
+
+
+def _receipts(trail: Trail) -> Iterator[Receipt]:
+    return (_receipt(one.receipt) for one in trail.contributions if one.receipt is not None)
+
+
+def _receipt(signed: Signed) -> Receipt:
+    """Return a receipt that its signer signed; whose key that is was checked on arrival."""
+    return open_signed(signed, Receipt, signed.signer)
+
+
+def _key(receipt: Receipt) -> tuple[str, int, str, str]:
+    return receipt.study, receipt.round, receipt.phase, receipt.model_in
+
+
+def _about(receipt: Receipt, kind: str, text: str) -> Difference:
+    index = int(receipt.audit_head.partition(":")[0] or 0)
+    return Difference(kind, "receipt", receipt.study, receipt.round, index, text)
