@@ -20,6 +20,7 @@ from larrey_lab.demo.examples import example
 from larrey_lab.demo.folder import fresh_folder, note_sandbox
 from larrey_lab.demo.screen import Screen
 from larrey_lab.facts import DemoFacts, RefusalFacts, RoundFacts
+from larrey_lab.federation.paperwork import DECISION, grant
 from larrey_lab.federation.processes import Federation, run_command, typed
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_lab.heart import HOSPITALS, read_heart
@@ -99,8 +100,12 @@ def _run(federation: Federation, study: Study, tables: SiteTables, screen: Scree
     federation.start_coordinator()
     federation.start_sites()
     with Operator(load_operator(workspace.operator)) as operator:
+        grant(workspace, operator, study)
+        screen.step("Signed: a roster under the consortium's key, a permit by its lead")
         digest = operator.propose(study)
-        screen.step(f"Proposed study '{study.name}' under the consortium's key: {digest[7:19]}…")
+        screen.step(
+            f"Proposed study '{study.name}', signed by the consortium's lead: {digest[7:19]}…"
+        )
         _approve(federation, study, screen)
         operator.launch(digest)
         events = _watch(operator, digest, workspace.sites, screen)
@@ -132,17 +137,25 @@ _APPLIED = "round-applied"
 
 
 def _approve(federation: Federation, study: Study, screen: Screen) -> None:
-    """Let a person at each hospital read and sign, with the hospital's own command."""
+    """Let each hospital's officer read and sign, with the hospital's own commands."""
+    workspace = federation.workspace
+    decision = workspace.folder / "decision.txt"  # stands for the authority's document
+    decision.write_bytes(DECISION)
 
     def sign(site: str) -> str:
         _await_study(federation, site, study.name)
-        _site(federation, site, "study", "approve", study.name)
+        officer = ("--key", str(workspace.site_key(site, "dpo")))
+        permit = (study.file.study.permit, "--document", str(decision))
+        _site(federation, site, "policy", "sign", *officer)
+        _site(federation, site, "permit", "countersign", *permit, *officer)
+        _site(federation, site, "study", "approve", study.name, *officer)
         _await_figures(federation, site)
         return site
 
-    with ThreadPoolExecutor(len(federation.workspace.sites)) as pool:
-        for site in pool.map(sign, federation.workspace.sites):
-            screen.detail(f"{_title(site)} signed: larrey-site study approve {study.name}")
+    with ThreadPoolExecutor(len(workspace.sites)) as pool:
+        for site in pool.map(sign, workspace.sites):
+            screen.detail(f"{_title(site)}'s officer signed policy, permit and study")
+    screen.detail(f"each with: larrey-site study approve {study.name} --key dpo.key")
 
 
 def _await_figures(federation: Federation, site: str, limit_s: float = 10.0) -> None:
