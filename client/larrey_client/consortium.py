@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from larrey_client.store import SiteStore
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import IntegrityError, LarreyError
 from larrey_protocol.people import require_right
 from larrey_protocol.permit import Permit, succeeds
@@ -103,16 +104,15 @@ class Intake:
         return any(kept)
 
     def _one(self, data: bytes, keep: Callable[[Signed], None]) -> bool:
-        digest = ""
+        digest = digest_bytes(data)  # with its signature: a forged copy shuts out no true one
+        if digest in self._rejected:
+            return False
         try:
             if len(data) > _MAX_BYTES:
                 raise IntegrityError("malformed-document", "a document is larger than any can be")
             signed = Signed.from_bytes(data)
-            digest = signed.digest
-            if digest in self._rejected:
-                return False
             with self._store.reading() as records:
-                if records.has_document(digest):
+                if records.has_document(signed.digest):
                     return False
             keep(signed)
         except LarreyError as error:
@@ -157,7 +157,7 @@ class Intake:
         logger.info("%s subject=%s number=%d", action, subject, number)
 
     def _reject(self, digest: str, error: LarreyError) -> None:
-        if digest in self._rejected or len(self._rejected) >= _MAX_REJECTED:
+        if len(self._rejected) >= _MAX_REJECTED:
             return
         self._rejected.add(digest)
         logger.error("a document of the consortium was rejected: %s", error)

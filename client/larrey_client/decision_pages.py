@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from larrey_client.approvals import signatures_on
+from larrey_client.approvals import NO_CONSENT, signatures_on
 from larrey_client.cases import consent_in, day_of, parent_in, warrant_in
 from larrey_client.charter import changes, charter_of, next_version
 from larrey_client.dossier import Dossier, read_dossier
@@ -113,6 +113,8 @@ def _signatures(
     found = [signatures_on(given, (permit, seats, dataset), needed) for dataset in datasets]
     signed: Sequence[str] = max((one[0] for one in found), key=len, default=())
     consent = consent_in(records, dossier, study)
+    if consent.carried_from and known.decision is None:
+        consent = NO_CONSENT  # nothing of the parent's was left to carry over
     if consent.state == "approved" and (consent.permit, consent.seats) == (permit, seats):
         signed = needed
     return {

@@ -21,7 +21,8 @@ from larrey_client.holding import release
 from larrey_client.node import Node
 from larrey_client.order_intake import OrderIntake
 from larrey_protocol.amendments import require_child
-from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.errors import LarreyError, Refusal
 from larrey_protocol.roster import open_under
 from larrey_protocol.signed import Proposal, Signed
 from larrey_protocol.study import Study
@@ -90,10 +91,13 @@ class Desk:
     def _receive(self, data: bytes) -> None:
         """Keep one proposal if it is signed under the consortium's key and new; then judge it."""
         node = self._node
+        if digest_bytes(data) in self._rejected:
+            return
         try:
             signed = Signed.from_bytes(data)
-            if signed.digest in self._rejected:
-                return
+            with node.store.reading() as records:
+                if records.is_kept_proposal(signed):
+                    return  # perhaps of an earlier consortium key, which signs nothing new
             dossier = node.cases.dossier
             study = open_under(
                 signed, Proposal, "propose", consortium=dossier.keys[-1], roster=dossier.roster
@@ -146,11 +150,8 @@ class Desk:
         return None
 
     def _reject(self, data: bytes, error: LarreyError) -> None:
-        try:
-            digest = Signed.from_bytes(data).digest
-        except IntegrityError:
-            digest = ""
-        if digest in self._rejected or len(self._rejected) >= _MAX_REJECTED:
+        digest = digest_bytes(data)  # with its signature: a forged copy shuts out no true one
+        if len(self._rejected) >= _MAX_REJECTED:
             return
         self._rejected.add(digest)
         logger.error("a proposal was rejected: %s", error)

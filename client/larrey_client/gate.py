@@ -21,11 +21,11 @@ A study on arrival, before this site's policy (`decide_study`):
     14  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
 
 A person's signature under a study (`decide_approval`), and again every request:
-     1  policy-unsigned        site.toml says what the hospital's people did not sign
-     2  clock-set-back         the clock is over five minutes behind this site's own records
-     3  ledger-behind          an anchor shows that a tail of the ledger was lost
-     4  audit-behind-anchor    an anchor shows that a tail of the audit trail was lost
-     5  document-altered       a kept document no longer verifies, or is gone
+     1  document-altered       a kept document no longer verifies, or is gone
+     2  policy-unsigned        site.toml says what the hospital's people did not sign
+     3  clock-set-back         the clock is over five minutes behind this site's own records
+     4  ledger-behind          an anchor shows that a tail of the ledger was lost
+     5  audit-behind-anchor    an anchor shows that a tail of the audit trail was lost
      6  study-superseded       a later version of the study was approved here
      7  permit-unknown         no permit of the study's reference is known
      8  permit-revoked         the authority took it back

@@ -82,5 +82,5 @@ def _warrant(case: StudyCase) -> Warrant:
     return case.warrant
 
 
-GROUND_RULES = (_policy_signed, _clock, _anchors, _documents)
+GROUND_RULES = (_documents, _policy_signed, _clock, _anchors)
 WARRANT_RULES = (_superseded, _lawful, _countersigned)

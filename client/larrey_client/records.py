@@ -153,6 +153,13 @@ class SiteRecords:
         row = self._one("SELECT signed FROM proposals WHERE study = ?", study)
         return Signed.from_bytes(bytes(row[0])) if row else None
 
+    def is_kept_proposal(self, signed: Signed) -> bool:
+        """Return whether this very proposal is kept, signature and all."""
+        row = self.connection.execute(
+            "SELECT 1 FROM proposals WHERE signed = ?", (signed.to_bytes(),)
+        )
+        return row.fetchone() is not None
+
     def children(self, study: str) -> list[str]:
         """Return the digests of the versions that name this study as their parent."""
         found = [known.study for known in self.known()]
