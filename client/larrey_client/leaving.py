@@ -13,10 +13,11 @@ from typing import Any
 from larrey_client.anchors import has_audit_head
 from larrey_client.approving import make_decision
 from larrey_client.closing import Closing
+from larrey_client.exchange import is_passing
 from larrey_client.node import Node
 from larrey_client.records import SiteRecords
 from larrey_protocol.decisions import Departure, SiteOrder
-from larrey_protocol.errors import Refusal
+from larrey_protocol.errors import Refusal, TransportError
 from larrey_protocol.people import Person, require_right
 from larrey_protocol.signed import Signed, open_signed, sign
 
@@ -82,15 +83,19 @@ def tell_departure(node: Node) -> None:
     """Hand the departure over, as the last thing that this site tells.
 
     Raises:
-        TransportError: the coordinator cannot be reached.
+        TransportError: the coordinator cannot be reached now.
     """
     with node.store.reading() as records:
         departure = departure_of(records)
         if departure is None or is_gone(records):
             return
-    reply = node.exchange.tell(departure.to_bytes())
+    try:
+        code = "" if node.exchange.tell(departure.to_bytes()).recorded else "not-taken"
+    except TransportError as error:
+        if is_passing(error):
+            raise
+        code = error.code  # it does not take our certificate any more: it knows
     with node.store.transaction():
-        code = "" if reply.recorded else "not-taken"
         node.store.audit("departure-told", node.site, subject=departure.digest, code=code)
 
 

@@ -22,6 +22,7 @@ from larrey_protocol.keys import SigningKey
 from larrey_protocol.permit import Permit
 from larrey_protocol.signed import Answer, Signed
 from larrey_protocol.study import Study
+from larrey_server import told
 from larrey_server.aggregator import Aggregator
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.claims import true_epsilon
@@ -127,6 +128,7 @@ class Coordinator:
                 logger.info("study resumed study=%s", short(row.digest))
             self.commander.catch_up(row)
         self.commander.close_due()
+        told.catch_up(self)
 
     def propose(self, signed: Signed, operator: str) -> Study:
         """Store a proposal; see `StudyBook.propose`."""

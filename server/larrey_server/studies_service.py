@@ -72,10 +72,12 @@ class StudiesService(stubs.StudiesServicer):
         site = self._gatekeeper.site_of(context)
         self._coordinator.heard(site)
         try:
-            hear(self._coordinator, site, Signed.from_bytes(request.document))
+            afterwards = hear(self._coordinator, site, Signed.from_bytes(request.document))
         except IntegrityError as error:
             self._coordinator.metrics.auth_failure("bad_signature")
             return wire.AnswerReply(recorded=False, code=error.code)
         except Refusal as error:
             return wire.AnswerReply(recorded=False, code=error.code)
+        if afterwards is not None:
+            context.add_callback(afterwards)
         return wire.AnswerReply(recorded=True)

@@ -1,29 +1,36 @@
 """What sites tell in documents of their own signing, beside answers: deletions, departures.
 
-Each kind of document has one reader here; a kind without one is not taken.
+Each kind of document has one reader here; a kind without one is not taken. A departure is kept
+before it is acknowledged and takes effect after, since it ends every call of the site.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from larrey_protocol.audit import AuditRecord
 from larrey_protocol.decisions import DeletionReceipt, Departure
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.signed import Signed, open_signed
 from larrey_server.closing import keep_receipt
+from larrey_server.journal import DocumentRow
 
 if TYPE_CHECKING:
     from larrey_server.coordinator import Coordinator
 
-__all__ = ["hear"]
+__all__ = ["catch_up", "hear"]
 
-_Reader = Callable[["Coordinator", str, Signed], None]
+_Afterwards = Callable[[], None]
+_Reader = Callable[["Coordinator", str, Signed], _Afterwards | None]
 
 
-def hear(coordinator: Coordinator, site: str, signed: Signed) -> None:
+def hear(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards | None:
     """Take a document that a site signed; the same one again changes nothing.
+
+    Returns what is left to do once the site has its answer, None for nothing.
 
     Raises:
         IntegrityError: this site did not sign it, or not about itself.
@@ -32,7 +39,15 @@ def hear(coordinator: Coordinator, site: str, signed: Signed) -> None:
     reader = _READERS.get(signed.kind)
     if reader is None:
         raise Refusal("document-unexpected", "no document of this kind is taken here")
-    reader(coordinator, site, signed)
+    return reader(coordinator, site, signed)
+
+
+def catch_up(coordinator: Coordinator) -> None:
+    """End the memberships whose departure was kept and did not take effect before a kill."""
+    for row in coordinator.journal.documents("departure"):
+        member = coordinator.registry.sites.get(row.subject)
+        if member is not None and member.signing_key == Signed.from_bytes(row.document).signer:
+            coordinator.membership.leave(row.subject)
 
 
 def _deletion(coordinator: Coordinator, site: str, signed: Signed) -> None:
@@ -46,11 +61,19 @@ def _deletion(coordinator: Coordinator, site: str, signed: Signed) -> None:
     keep_receipt(coordinator.journal, signed, receipt, time.time())
 
 
-def _departure(coordinator: Coordinator, site: str, signed: Signed) -> None:
+def _departure(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards:
     departure = open_signed(signed, Departure, coordinator.registry.sites[site].signing_key)
     if departure.site != site:
         raise IntegrityError("wrong-signer", f"{site} sent a departure of {departure.site}")
-    coordinator.membership.leave(site)
+    row = DocumentRow("departure", site, 0, signed.digest, signed.to_bytes())
+    record = AuditRecord(0, time.time(), site, "departure-received", subject=signed.digest)
+    coordinator.journal.keep(row, record)
+
+    def end() -> None:
+        with suppress(Refusal):  # it ended meanwhile
+            coordinator.membership.leave(site)
+
+    return end
 
 
 _READERS: Mapping[str, _Reader] = {"deletionreceipt": _deletion, "departure": _departure}
