@@ -21,6 +21,7 @@ from larrey_client.consortium import (
     trusted_keys,
     trusted_rosters,
 )
+from larrey_client.orders import kept_order
 from larrey_client.records import SiteRecords
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval
@@ -41,6 +42,7 @@ _KEPT = {
     "countersignature": "permit-countersigned",
     "approval": "approval-signed",
     "policysignature": "policy-signed",
+    "order": "order-received",
 }
 
 
@@ -149,6 +151,8 @@ class Dossiers:
 def _read(records: SiteRecords, pinned: str) -> Dossier:
     kept = {kind: tuple(records.documents(kind)) for kind in _KEPT}
     _require_all(records, kept)
+    for order in kept["order"]:
+        kept_order(order)
     versions, signatures = tuple(records.charters()), kept["policysignature"]
     past = history(versions, signatures)
     people = people_ever(past)

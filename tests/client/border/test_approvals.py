@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.cases import Cases
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval
@@ -182,7 +183,7 @@ def _permit(pki: Pki) -> bytes:
     return sign(make_permit(), pki.consortium).to_bytes()
 
 
-@pytest.mark.parametrize("kind", ["approval", "permit", "roster", "countersignature"])
+@pytest.mark.parametrize("kind", ["approval", "permit", "roster", "countersignature", "order"])
 def test_one_byte_changed_in_a_kept_document_refuses_everything(
     agent: Agent, peer: Peer, pki: Pki, approve: Approve, kind: str
 ) -> None:
@@ -223,6 +224,16 @@ def test_a_clock_set_back_refuses_until_it_is_right(
     ahead.close()
     start()
     assert code(peer) == "clock-set-back"
+
+
+def test_a_permit_is_judged_by_the_later_of_clock_and_records(
+    agent: Agent, settings: SiteSettings, approve: Approve
+) -> None:
+    approve(agent, STUDY)
+    asleep = Cases(settings, agent.node.store, lambda: 0.0)
+    assert asleep.today == agent.node.cases.today
+    tomorrow = Cases(settings, agent.node.store, lambda: time.time() + 86400)
+    assert (tomorrow.today - asleep.today).days == 1
 
 
 def _one_byte() -> str:
