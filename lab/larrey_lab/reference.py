@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
 from larrey_protocol.contract import Contract
+from larrey_protocol.permit import Permit
 from larrey_protocol.study import StudyFile
 from larrey_server.cli import make_parser as coordinator_parser
 from larrey_server.settings import CoordinatorSettings
@@ -26,6 +27,7 @@ __all__ = ["pages"]
 _FILES: dict[str, type[BaseModel]] = {
     "study": StudyFile,
     "contract": Contract,
+    "permit": Permit,
     "site": SiteSettings,
     "coordinator": CoordinatorSettings,
 }

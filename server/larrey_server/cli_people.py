@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from larrey_protocol.keys import SigningKey
     from larrey_protocol.roster import Roster
     from larrey_server.operator import Operator
+    from larrey_server.vouching import RosterFile
 
 __all__ = ["command"]
 
@@ -31,6 +32,13 @@ _PERSON = """example:
 
 Asks for a passphrase; LARREY_PASSPHRASE_FILE names a file of mode 0600 that holds it. The key stays
 with its owner; the printed lines go into roster.toml.
+"""
+_SIGN = """examples:
+  larrey roster sign roster.toml --operator operator.toml
+  larrey roster sign roster.toml --key consortium.ed25519 --out roster.signed
+
+The first sends it at once. The second is for the machine on which the consortium's key lies, which
+is offline; then, on the other: larrey roster send roster.signed --operator operator.toml
 """
 _DRAFT = "larrey roster draft > roster.toml"
 
@@ -45,14 +53,16 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     rosters = group(commands, "roster", "sites and people that the consortium vouches for", _DRAFT)
     text = "print roster.toml from the coordinator's members, to be compared by phone"
     add_operator(verb(rosters, "draft", text, _draft, f"example:\n  {_DRAFT}\n"))
-    sign = online(
-        rosters,
-        "sign",
-        "sign a roster under the consortium's key and send it",
-        _sign,
-        "larrey roster sign roster.toml",
-    )
+    sign = verb(rosters, "sign", "sign a roster under the consortium's key", _sign, _SIGN)
+    add_operator(sign)
+    sign.add_argument("--json", action="store_true", help="print JSON on stdout")
     sign.add_argument("file", type=Path, help="roster.toml; without a version it is the next one")
+    sign.add_argument("--key", type=Path, help="the consortium's key, offline", metavar="FILE")
+    sign.add_argument("--out", type=Path, help="write it instead of sending it", metavar="FILE")
+    send = online(
+        rosters, "send", "send a roster that was signed offline", _send, "larrey roster send FILE"
+    )
+    send.add_argument("file", type=Path, help="what larrey roster sign --out wrote")
     online(rosters, "show", "show the newest roster", _show, "larrey roster show")
     keys = group(
         commands, "consortium", "the consortium's key", "larrey consortium rotate --new-key new.key"
@@ -107,12 +117,48 @@ def _sign(parsed: argparse.Namespace) -> int:
     from larrey_server.vouching import RosterFile, next_roster
 
     file = load_toml(parsed.file, RosterFile)
+    if parsed.key is not None or parsed.out is not None:
+        return _sign_offline(file, parsed)
     with open_operator(parsed) as operator:
         _, present = _vouched(operator)
         roster = next_roster(file, present, time.time())
         digest = operator.put_roster(sign(roster, operator.root().key))
     facts = {"version": roster.version, "digest": digest, "sites": [s.name for s in roster.sites]}
     print_facts(facts | {"people": [p.name for p in roster.people]}, as_json=parsed.json)
+    return 0
+
+
+def _sign_offline(file: RosterFile, parsed: argparse.Namespace) -> int:
+    from larrey_protocol.errors import FileError, UsageError
+    from larrey_protocol.passphrase import load_person_key
+    from larrey_protocol.roster import EMPTY
+    from larrey_protocol.signed import sign
+    from larrey_server.vouching import next_roster
+
+    if parsed.key is None or parsed.out is None or file.version is None:
+        raise UsageError(
+            "missing-argument",
+            "signing offline takes --key, --out and a version in roster.toml",
+            "Draft it where the coordinator answers: larrey roster draft > roster.toml",
+        )
+    signed = sign(next_roster(file, EMPTY, time.time()), load_person_key(parsed.key))
+    try:
+        with parsed.out.open("xb") as out:
+            out.write(signed.to_bytes() + b"\n")
+    except FileExistsError:
+        raise FileError("file-exists", f"{parsed.out} exists already", "Choose another.") from None
+    print_facts({"version": file.version, "digest": signed.digest}, as_json=parsed.json)
+    return 0
+
+
+def _send(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.signed import Signed
+    from larrey_protocol.tomlfile import read_text
+
+    signed = Signed.from_bytes(read_text(parsed.file).encode())
+    with open_operator(parsed) as operator:
+        digest = operator.put_roster(signed)
+    print_facts({"digest": digest}, as_json=parsed.json)
     return 0
 
 

@@ -140,7 +140,7 @@ class LawBook:
             raise Refusal(
                 "roster-stale",
                 f"expected a roster after version {self._roster.version}, found {roster.version}",
-                "Leave version out of roster.toml: larrey roster sign fills it.",
+                "Draft it anew: larrey roster draft > roster.toml",
             )
         self._keep(signed, "", roster.version, actor, "roster-signed")
         self._roster = roster

@@ -69,6 +69,7 @@ def draft(members: Sequence[Seat], present: Roster) -> str:
     lines = [
         "# Compare every marked fingerprint with its owner by phone, then: larrey roster sign\n"
     ]
+    lines.append(f"version = {present.version + 1}\n")
     known = {(seat.name, seat.key) for seat in present.sites}
     for seat in members:
         new = "" if (seat.name, seat.key) in known else "  NEW: compare by phone"

@@ -185,3 +185,19 @@ def test_a_roster_is_drafted_signed_and_shown_and_the_key_rotated(
     assert main(["consortium", "rotate", "--new-key", str(path), *words]) == 0
     assert law.consortium == SigningKey.load(path, b"a long enough passphrase").public
     assert law.roster().version == 3
+
+
+def test_a_roster_is_signed_where_the_key_lies_and_sent_from_elsewhere(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator = federation.folder.operator_file(tmp_path / "operator.toml", federation.hub.address)
+    file, signed = tmp_path / "roster.toml", tmp_path / "roster.signed"
+    assert main(["roster", "draft", "--operator", str(operator)]) == 0
+    file.write_text(capsys.readouterr().out)
+    key = str(federation.folder.path / "consortium.pem")
+    words = ["roster", "sign", str(file), "--key", key, "--out", str(signed)]
+    assert main(words) == 0
+    assert main(words) == 2  # never overwritten
+    assert main(["roster", "send", str(signed), "--operator", str(operator)]) == 0
+    assert federation.hub.coordinator.book.roster().version == 2
+    assert main(["roster", "sign", str(file), "--out", str(tmp_path / "other")]) == 2

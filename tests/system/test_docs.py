@@ -36,10 +36,10 @@ def mentions_in(document: Path) -> list[str]:
 
 
 def words_of(line: str) -> tuple[str, list[str]]:
-    """Return the program and its arguments; the help's explanation beside it is left out."""
+    """Return the program and its arguments, without explanation beside it or redirection."""
     found = _COMMAND.match(line)
     assert found
-    return found[1], shlex.split(re.split(r"\s{2,}|\s+#", found[2])[0])
+    return found[1], shlex.split(re.split(r"\s{2,}|\s+#|\s+>>?\s", found[2])[0])
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
