@@ -138,6 +138,7 @@ def study_case(
         warrant=warrant_in(dossier, study, signed.signer, day),
         consent=consent,
         is_superseded=_is_superseded(records, digest),
+        parent=parent_in(records, dossier, study),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 
 from larrey_client.approving import make_decision
 from larrey_client.carrying import POLICY, carry
@@ -20,9 +21,8 @@ from larrey_client.gate_facts import Refuse, StudyCase
 from larrey_client.holding import release
 from larrey_client.node import Node
 from larrey_client.order_intake import OrderIntake
-from larrey_protocol.amendments import require_child
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.errors import LarreyError, Refusal
+from larrey_protocol.errors import LarreyError
 from larrey_protocol.roster import open_under
 from larrey_protocol.signed import Proposal, Signed
 from larrey_protocol.study import Study
@@ -138,16 +138,7 @@ class Desk:
         if not node.cases.ground().is_policy_signed:
             return None
         decision = decide_study(self._case(study))
-        if isinstance(decision, Refuse):
-            return decision
-        with node.store.reading() as records:
-            parent = parent_in(records, node.cases.dossier, study)
-        try:
-            if parent is not None:
-                require_child(parent, study)
-        except Refusal as error:
-            return Refuse(error.code, error.message, error.next_step)
-        return None
+        return decision if isinstance(decision, Refuse) else None
 
     def _reject(self, data: bytes, error: LarreyError) -> None:
         digest = digest_bytes(data)  # with its signature: a forged copy shuts out no true one
@@ -174,8 +165,10 @@ class Desk:
                 release(store, decision.dataset, study, at)
 
     def _case(self, study: Study) -> StudyCase:
-        settings = self._node.settings
-        rule = settings.app(study.file.training.app or "")
+        node, settings = self._node, self._node.settings
+        facts = study_facts(study, settings.app(study.file.training.app or ""))
         names = tuple(dataset.name for dataset in settings.datasets)
-        facts = study_facts(study, rule)
-        return StudyCase(self._node.site, settings.policy, study, facts, names)
+        parent = None
+        with node.store.reading() as records, suppress(IntegrityError):  # the gate will say so
+            parent = parent_in(records, node.cases.dossier, study)
+        return StudyCase(node.site, settings.policy, study, facts, names, parent=parent)

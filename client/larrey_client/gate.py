@@ -5,20 +5,21 @@ spends nothing, and only its code leaves the site. The first rule that says no d
 
 A study on arrival, before this site's policy (`decide_study`):
      1  site-not-invited       the study does not name this site
-     2  strategy-unknown       no installed strategy has that name and those parameters
-     3  mechanism-none         no epsilon, and no dataset (or not this one) allows that in writing
-     4  app-not-listed         a standard Flower app that the policy does not list as unaccounted
-     5  app-digest-differs     the installed app is not the one whose digest the policy lists
-     6  noise-below-minimum    less noise than the policy's minimum
-     7  delta-above-cap        a larger delta than the policy allows
-     8  epsilon-above-cap      a larger epsilon than the policy allows to one study
-     9  mechanism-unaccounted  the accountant cannot say what the mechanism costs
-    10  epsilon-understated    rounds and spare rounds cost more than the study says
+     2  not-an-amendment       it names a version known here, and does not follow it
+     3  strategy-unknown       no installed strategy has that name and those parameters
+     4  mechanism-none         no epsilon, and no dataset (or not this one) allows that in writing
+     5  app-not-listed         a standard Flower app that the policy does not list as unaccounted
+     6  app-digest-differs     the installed app is not the one whose digest the policy lists
+     7  noise-below-minimum    less noise than the policy's minimum
+     8  delta-above-cap        a larger delta than the policy allows
+     9  epsilon-above-cap      a larger epsilon than the policy allows to one study
+    10  mechanism-unaccounted  the accountant cannot say what the mechanism costs
+    11  epsilon-understated    rounds and spare rounds cost more than the study says
   when a dataset is chosen:
-    11  dataset-unknown        site.toml has no dataset of that name
-    12  unit-differs           the contract counts other units than the dataset's patients
-    13  units-below-minimum    fewer patients than the policy or the contract asks for
-    14  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
+    12  dataset-unknown        site.toml has no dataset of that name
+    13  unit-differs           the contract counts other units than the dataset's patients
+    14  units-below-minimum    fewer patients than the policy or the contract asks for
+    15  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
 
 A person's signature under a study (`decide_approval`), and again every request:
      1  document-altered       a kept document no longer verifies, or is gone

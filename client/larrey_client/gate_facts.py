@@ -123,6 +123,7 @@ class StudyCase:
         warrant: None only on arrival, when policy alone is asked.
         consent: what persons here signed about the study.
         is_superseded: a later version of the study was approved here.
+        parent: the version that it amends, None where that is not known here.
     """
 
     site: str
@@ -137,6 +138,7 @@ class StudyCase:
     warrant: Warrant | None = None
     consent: Consent = NO_CONSENT
     is_superseded: bool = False
+    parent: Study | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from larrey_client.gate_facts import Refuse, StudyCase
+from larrey_protocol.amendments import require_child
+from larrey_protocol.errors import Refusal
 from larrey_protocol.study import DpSgd
 
 __all__ = ["STUDY_RULES"]
@@ -14,6 +16,16 @@ def _invited(case: StudyCase) -> Refuse | None:
     if case.site in case.study.file.site_names:
         return None
     return Refuse("site-not-invited", f"the study does not invite {case.site}")
+
+
+def _follows(case: StudyCase) -> Refuse | None:
+    if case.parent is None:
+        return None
+    try:
+        require_child(case.parent, case.study)
+    except Refusal as error:
+        return Refuse(error.code, error.message, error.next_step)
+    return None
 
 
 def _strategy(case: StudyCase) -> Refuse | None:
@@ -123,6 +135,7 @@ def _budget(case: StudyCase) -> Refuse | None:
 
 STUDY_RULES = (
     _invited,
+    _follows,
     _strategy,
     _mechanism,
     _app_listed,

@@ -98,6 +98,11 @@ def apps(*, unaccounted: bool = True, digest: str = DIGEST) -> Policy:
 
 STUDY_RULES = [
     ("site-not-invited", {"site": "gamma"}, {"site": "beta"}),
+    (
+        "not-an-amendment",
+        {"study": make_study(study__version=3, study__parent=STUDY.digest), "parent": STUDY},
+        {"study": make_study(study__version=2, study__parent=STUDY.digest), "parent": STUDY},
+    ),
     ("strategy-unknown", {"facts": StudyFacts(1, strategy_code="unknown-strategy")}, {}),
     (
         "mechanism-none",
