@@ -24,6 +24,7 @@ from larrey_protocol.signed import Answer, Signed
 from larrey_protocol.study import Study
 from larrey_server import told
 from larrey_server.aggregator import Aggregator
+from larrey_server.anchors import AnchorBook
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.claims import true_epsilon
 from larrey_server.command import Commander
@@ -67,6 +68,7 @@ class Coordinator:
         self.spool = Spool.open(self.state / "spool")
         law = LawBook(self.journal, settings.consortium.key, time.time)
         self.book = StudyBook(self.journal, registry, law)
+        self.anchors = AnchorBook(self.journal, registry)
         self.feed = Feed()
         self.membership = self._memberships(settings)
         self.engine = Engine(
@@ -162,6 +164,7 @@ class Coordinator:
             sites = tuple(self.registry.sites)
             self.book.changed(sites)
             self.wake(sites)
+            self._halt_lapsed()
 
     def command(self, signed: Signed) -> Facts:
         """Carry out a person's signed order; see `Commander.command`."""
@@ -288,7 +291,7 @@ class Coordinator:
         }
 
     def _halt_lapsed(self) -> None:
-        """Halt the running studies whose permit is not in force any more."""
+        """Halt the running studies that permit and roster do not carry any more."""
         for digest in tuple(self._running):
             reason = self.book.lapsed(digest)
             if reason is not None:

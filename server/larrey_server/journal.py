@@ -22,6 +22,7 @@ from typing import Any
 
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.errors import Refusal, UsageError
+from larrey_server import anchors
 from larrey_server.members import MemberRow
 from larrey_server.round_values import Cell
 
@@ -194,22 +195,16 @@ class Journal:
             action = f"study-{answer.decision}"
             self._chain(AuditRecord(0, at, answer.site, action, study, code=answer.code))
 
-    def keep(self, document: DocumentRow, record: AuditRecord) -> bool:
+    def keep(self, row: DocumentRow, record: AuditRecord) -> bool:
         """Add a verified signed document; False, and nothing changes, if it was kept before."""
         with self._transaction() as db:
             sql = "SELECT 1 FROM documents WHERE digest = ?"
-            if db.execute(sql, (document.digest,)).fetchone():
+            if db.execute(sql, (row.digest,)).fetchone():
                 return False
             db.execute(
                 "INSERT INTO documents (kind, subject, number, digest, document)"
                 " VALUES (?, ?, ?, ?, ?)",
-                (
-                    document.kind,
-                    document.subject,
-                    document.number,
-                    document.digest,
-                    document.document,
-                ),
+                (row.kind, row.subject, row.number, row.digest, row.document),
             )
             self._chain(record)
             return True
@@ -237,6 +232,16 @@ class Journal:
         """Chain one audit record and return it as stored."""
         with self._transaction():
             return self._chain(record)
+
+    def keep_anchor(self, row: anchors.AnchorRow) -> bool:
+        """Keep a verified anchor; False if one as new is kept already."""
+        with self._transaction() as db:
+            return anchors.put_anchor(db, row)
+
+    def newest_anchor(self, signer: str) -> anchors.AnchorRow | None:
+        """Return the newest anchor under a signing key."""
+        with self._mutex:
+            return anchors.newest_anchor(self._connection, signer)
 
     def add_member(self, row: MemberRow, record: AuditRecord) -> None:
         """Add one step of a site's membership."""
@@ -357,7 +362,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.executescript(_SCHEMA)
+    connection.executescript(_SCHEMA + anchors.SCHEMA)
     for table in _APPEND_ONLY:
         for verb in ("UPDATE", "DELETE"):
             connection.execute(

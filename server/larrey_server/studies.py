@@ -107,9 +107,23 @@ class StudyBook:
             )
 
     def lapsed(self, digest: str) -> Reason | None:
-        """Return why a study's permit is not in force any more, None while it is."""
-        newest = self.law.newest(self.study(digest).file.study.permit)
-        return not_in_force(newest[1], self.law.today()) if newest else None
+        """Return why a running study may not go on, None while it may.
+
+        Its permit is not in force any more, or a new version of it or of the roster made so many
+        approvals outdated that the quorum is gone: ``approval-outdated``.
+        """
+        file = self.study(digest).file
+        newest = self.law.newest(file.study.permit)
+        late = not_in_force(newest[1], self.law.today()) if newest else None
+        if late is not None:
+            return late
+        answers = self.answers(digest)
+        if answers.outdated and len(answers.approved) < file.rounds.quorum:
+            text = (
+                f"the approval of {', '.join(answers.outdated)} is of an earlier permit or roster"
+            )
+            return "approval-outdated", text
+        return None
 
     def is_retention_over(self, digest: str) -> bool:
         """Return whether the permit no longer lets models of a study be kept here."""

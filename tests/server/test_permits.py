@@ -162,6 +162,22 @@ def test_a_revoked_permit_halts_what_runs_under_it(federation: Federation) -> No
         until(lambda: operator.find(digest)["stop"] == "halt")
 
 
+def test_an_amended_permit_halts_until_sites_approved_anew(federation: Federation) -> None:
+    digest = approved(federation)
+    federation.launch(digest)
+    put(federation, changed(federation))
+    with federation.operator() as operator:
+        until(lambda: operator.find(digest)["stop"] == "halt")
+        for name in ("alpha", "beta"):
+            with federation.site(name) as site:
+                assert site.approve(digest).recorded
+        operator.command(digest, "resume")
+        with federation.site("alpha") as alpha:
+            assert alpha.answer(alpha.work(), study()).accepted
+    actions = [(r.actor, r.action) for r in federation.hub.coordinator.journal.audit()]
+    assert ("coordinator", "approval-outdated") in actions
+
+
 def test_a_site_that_takes_its_approval_back_is_not_asked_again(federation: Federation) -> None:
     digest = approved(federation)
     federation.launch(digest)
