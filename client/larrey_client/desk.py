@@ -22,7 +22,7 @@ from larrey_client.holding import release
 from larrey_client.node import Node
 from larrey_client.order_intake import OrderIntake
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.errors import LarreyError
+from larrey_protocol.errors import IntegrityError, LarreyError
 from larrey_protocol.roster import open_under
 from larrey_protocol.signed import Proposal, Signed
 from larrey_protocol.study import Study
