@@ -7,6 +7,7 @@ and an upload is exactly one file of the size that the study fixes. Text that go
 # ruff: noqa: N802 (the protocol names these methods)
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from larrey_server.gatekeeper import Gatekeeper
 from larrey_server.receipt_check import matching_receipt
 
 __all__ = ["CHUNK_BYTES", "ExchangeService"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_RECEIPT_BYTES = 16 << 10  # each is kept in the journal; an honest one has about one KiB
 CHUNK_BYTES = 1 << 20  # measured: 1 to 2 MiB is fastest, larger ones cost memory
@@ -123,6 +126,7 @@ class ExchangeService(stubs.ExchangeServicer):
             envelope = self._post.open(site, request.message)
         except Refusal as error:
             return wire.GiveReply(accepted=False, code=error.code)
+        self._keep_anchor(site, request.anchor)  # too late for its round or not
         message_id = envelope.messages_list[0].metadata.reply_to_message_id
         errand = self._dispatch.find(site, message_id)
         if errand is None:
@@ -156,12 +160,26 @@ class ExchangeService(stubs.ExchangeServicer):
         reply = self._reply(site)
         reply.messages = parcel.payload
         reply.objects.extend(wire.FlowerObject(id=k, content=v) for k, v in parcel.objects)
+        errand = self._dispatch.find(site, parcel.message_id)
+        if errand is not None:
+            sites = errand.courier.study.file.site_names
+            reply.witness.extend(self._coordinator.anchors.of_others(site, sites))
         self._post.confirm(site, parcel)
         return reply
 
     def _reply(self, site: str) -> wire.TakeReply:
         revision = self._coordinator.book.revision(site)
         return wire.TakeReply(studies_revision=revision, server_time=time.time())
+
+    def _keep_anchor(self, site: str, anchor: bytes) -> None:
+        """Be a witness of the site's ledger; a false anchor harms only who signed it."""
+        if not anchor:
+            return
+        try:
+            self._coordinator.anchors.take(site, anchor)
+        except IntegrityError as error:
+            self._coordinator.metrics.auth_failure("bad_signature")
+            logger.warning("site=%s sent no anchor of its own code=%s", site, error.code)
 
     def _have(self, site: str, digest: str, total_bytes: int) -> wire.OfferReply:
         if self._spool.complete(digest):

@@ -49,6 +49,7 @@ class StudiesService(stubs.StudiesServicer):
         self._coordinator.heard(site)
         reply = listing(self._coordinator.book, site)
         reply.orders.extend(self._coordinator.commander.orders_for(site))
+        reply.anchors.extend(self._coordinator.anchors.of(site))
         return reply
 
     def Answer(

@@ -1,4 +1,4 @@
-"""What sites tell in documents of their own signing, beside answers: deletions, departures.
+"""What sites tell in signed documents, beside answers: deletions, departures, anchors.
 
 Each kind of document has one reader here; a kind without one is not taken. A departure is kept
 before it is acknowledged and takes effect after, since it ends every call of the site.
@@ -32,9 +32,12 @@ def hear(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards | N
 
     Returns what is left to do once the site has its answer, None for nothing.
 
+    An anchor may be another member's, kept for it.
+
     Raises:
         IntegrityError: this site did not sign it, or not about itself.
-        Refusal: ``document-unexpected`` for another kind, ``unknown-study``, ``not-invited``.
+        Refusal: ``document-unexpected`` for another kind, ``unknown-study``, ``not-invited``,
+            ``unknown-site``.
     """
     reader = _READERS.get(signed.kind)
     if reader is None:
@@ -76,4 +79,16 @@ def _departure(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwar
     return end
 
 
-_READERS: Mapping[str, _Reader] = {"deletionreceipt": _deletion, "departure": _departure}
+def _anchor(coordinator: Coordinator, _: str, signed: Signed) -> None:
+    """Take any member's anchor, whoever kept it; it counts by its signature alone."""
+    whose = coordinator.anchors.hear(signed)
+    if whose:  # it knows more of that site's ledger than what the site was told
+        coordinator.book.changed([whose])
+        coordinator.wake((whose,))
+
+
+_READERS: Mapping[str, _Reader] = {
+    "anchor": _anchor,
+    "deletionreceipt": _deletion,
+    "departure": _departure,
+}

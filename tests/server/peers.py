@@ -302,11 +302,17 @@ class SitePeer:
         return reply
 
     def give(
-        self, work: Work, update: str = "", code: str = "", receipt: bytes = b""
+        self,
+        work: Work,
+        update: str = "",
+        code: str = "",
+        receipt: bytes = b"",
+        anchor: bytes = b"",
     ) -> wire.GiveReply:
         names = ("study", "round", "phase", "attempt", "model")
         fields = {name: work.fields[name] for name in names} | {"update": update, "code": code}
         request = make_give(work.message, RecordDict({"larrey": ConfigRecord(fields)}), receipt)  # type: ignore[arg-type]
+        request.anchor = anchor
         reply: wire.GiveReply = self.exchange.Give(request)
         return reply
 
