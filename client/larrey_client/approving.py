@@ -82,6 +82,7 @@ class Approving:
             "permit_reference": known.study.file.study.permit,
             "permit_version": permit.permit.version if permit else 0,
             "seats": warrant.seats,
+            "is_unbounded": known.study.file.privacy.mechanism == "none",
             "dataset": "" if dataset == "" else self._choose(dataset or kept or None).name,
         }
 

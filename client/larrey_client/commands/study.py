@@ -96,6 +96,11 @@ def _decide(settings: SiteSettings, options: argparse.Namespace, decision: str) 
             f"  under permit {terms['permit_reference']} version {terms['permit_version']},"
             f" for dataset {terms['dataset']}, with seats {terms['seats'][:19]}\n"
         )
+        if terms["is_unbounded"]:
+            sys.stderr.write(
+                "  WARNING: this study has NO differential privacy; nothing bounds what its model"
+                " tells about a person\n"
+            )
     word = Approval.model_validate(
         {
             "study": terms["study"],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.cli import main
 from larrey_client.cost import app_digest
 from larrey_client.explain import explain_study
 from larrey_client.settings import SiteSettings, load_settings
@@ -156,6 +157,18 @@ def test_metrics_pass_the_border_s_check_too(
     trainer.make = lambda _: pack(layout, np.array(values, np.float32))
     given = peer.request(evaluate)
     assert (given.fields["code"], given.fields["update"]) == (code, "")
+
+
+def test_who_signs_a_study_without_privacy_is_warned_as_they_sign(
+    agent: Agent, lawful: Approve, pki: Pki, settings: SiteSettings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    lawful(agent, STUDY)
+    folder = settings.identity.key.parent
+    pki.people.it.save(folder / "it.key")
+    words = ("study", "approve", STUDY.digest, "--key", str(folder / "it.key"))
+    assert main([*words, "--config", str(folder / "site.toml")]) == 0
+    assert "WARNING: this study has NO differential privacy" in capsys.readouterr().err
 
 
 def test_the_person_who_decides_reads_what_the_calls_tell(
