@@ -37,9 +37,9 @@ from larrey_protocol.errors import LarreyError
 __all__ = ["build_parser", "main"]
 
 _EXAMPLE = """example:
-  larrey-site run --config site.toml            start the node of this hospital
-  larrey-site study show heart                  read in plain words what a study asks
-  larrey-site study approve heart --key dpo.key allow it; nothing else can run
+  larrey-site run --config site.toml               start the node of this hospital
+  larrey-site study show heart                     read in plain words what a study asks
+  larrey-site study approve heart --key dpo.key    allow it; nothing else can run
 """
 _SUBJECTS = (
     node,
