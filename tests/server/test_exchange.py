@@ -37,7 +37,7 @@ def test_a_waiting_site_is_woken_by_its_task(federation: Federation, alpha: Site
         beta.approve(digest)
     alpha.take()  # learns the revision; the next poll waits
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(alpha.take)
+        waiting = pool.submit(alpha.work)
         until(lambda: federation.hub.coordinator.engine.bell("alpha").is_waited_on)
         begun = time.monotonic()
         federation.launch(digest)
