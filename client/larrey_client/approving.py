@@ -61,6 +61,7 @@ class Approving:
         """Return what a person would sign now: study, permit, seats and dataset.
 
         An empty ``dataset`` is none, for a refusal or a revocation; None is the only one there is.
+        Of several versions of a name the newest is approved; to revoke one takes its digest.
 
         Raises:
             UsageError: ``study-unknown``, ``study-ambiguous`` or ``dataset-required``.
@@ -68,7 +69,7 @@ class Approving:
         """
         node = self._node
         with node.store.reading() as records:
-            known = records.find(reference)
+            known = records.find(reference) if dataset == "" else records.newest(reference)
         case = self._case(known.study.digest)
         kept = known.decision.dataset if known.decision else ""
         warrant = _warrant(case)

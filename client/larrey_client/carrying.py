@@ -54,6 +54,8 @@ def _carried(node: Node, case: StudyCase, before: Decision, rounds: int) -> Deci
     )  # fmt: skip
     at = f"{made.at:.3f}"
     with store.transaction():
+        if store.records.decision(before.study) != before:
+            return None  # a person decided meanwhile
         release(store, dataset.name, before.study, at)
         hold(store, dataset, study, at, rounds=min(rounds, study.file.training.rounds_held))
         store.add_decision(made)

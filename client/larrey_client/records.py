@@ -108,6 +108,20 @@ class SiteRecords:
             )
         return found[0]
 
+    def newest(self, reference: str) -> Known:
+        """Return as `find`, and where a name has several versions the newest of them.
+
+        For reading and approving; what stops something must not guess.
+
+        Raises:
+            UsageError: ``study-unknown`` or ``study-ambiguous``.
+        """
+        named = [known for known in self.known() if known.study.name == reference]
+        versions = [known.study.file.study.version for known in named]
+        if len(named) < 2 or versions.count(max(versions)) > 1:
+            return self.find(reference)
+        return named[versions.index(max(versions))]
+
     def has_proposal(self, study: str) -> bool:
         """Return whether the study was proposed here."""
         return self._one("SELECT 1 FROM proposals WHERE study = ?", study) is not None

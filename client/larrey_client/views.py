@@ -47,7 +47,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
     Raises:
         UsageError: ``study-unknown`` or ``study-ambiguous``.
     """
-    known = SiteRecords(connection).find(reference)
+    known = SiteRecords(connection).newest(reference)
     study, file = known.study, known.study.file
     ledger, placed = Ledger.open(connection), families_on_record(connection)
     contract = study.contract

@@ -16,11 +16,12 @@ def explain_studies(views: Sequence[Json]) -> str:
     """Return one line a study."""
     if not views:
         return "No study was proposed to this site yet."
-    lines = [f"{'STUDY':24} {'STATE':10} {'DATASET':16} {'DIGEST':14} {'CODE':22} SIGNATURES"]
+    head = f"{'STUDY':24} {'VERSION':8} {'STATE':10} {'DATASET':16} {'DIGEST':14} {'CODE':22}"
+    lines = [f"{head} SIGNATURES"]
     for view in views:
         digest = view["digest"].removeprefix("sha256:")[:12]
         lines.append(
-            f"{view['name']:24} {view['state']:10} {view['dataset'] or '-':16}"
+            f"{view['name']:24} {view['version']:<8} {view['state']:10} {view['dataset'] or '-':16}"
             f" {digest:14} {view['code'] or '-':22} {_signatures(view)}"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from larrey_client.holding import held
 from larrey_client.settings import SiteSettings
 from larrey_client.views import study_view
 from larrey_privacy.ledger import Hold
+from larrey_protocol.errors import LarreyError
 from larrey_protocol.signed import Answer, Signed, open_signed
 from larrey_protocol.study import Study
 from tests.client.node.conftest import Pki
@@ -58,6 +59,18 @@ def test_a_more_patient_version_goes_on_under_its_parents_approval(
     assert code(peer, patient) == "not-launched"
     pki.people.launch(agent, patient, pki.consortium)
     assert code(peer, patient) == ""
+
+
+def test_a_name_means_its_newest_version_to_read_and_none_to_stop(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, lawful: Approve, settings: SiteSettings
+) -> None:
+    approve(agent, PARENT)
+    longer = lawful(agent, child(training__learning_rate=0.5))
+    assert agent.approving.terms("tiny", None)["study"] == longer.digest
+    view = study_view(agent.node.store.records.connection, settings, "tiny")
+    assert view["version"] == 2
+    with pytest.raises(LarreyError, match="study-ambiguous"):
+        agent.approving.terms("tiny", "")
 
 
 def test_versions_together_take_no_more_rounds_than_were_approved(
