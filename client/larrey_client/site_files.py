@@ -75,7 +75,8 @@ _UNIT = """\
 #   {config}   settings; keys in {identity}, mode 0600
 #   {state}         privacy ledger and audit trail: one writer, and never an old copy put back
 {reach}
-# A GPU needs a drop-in too:
+# A witness needs a drop-in too: ReadWritePaths= for the folder of its file, IPAddressAllow= for a
+# log collector. And a GPU:
 #   PrivateDevices=no, DevicePolicy=closed and DeviceAllow= for its device files.
 [Unit]
 Description=Larrey site (hospital node)
@@ -89,6 +90,9 @@ ExecStart={program} run --config {config}
 Restart=on-failure
 RestartSec=5
 TimeoutStopSec=120
+# Where memory runs out the kernel ends the trainer; the node goes on and starts another.
+OOMPolicy=continue
+LimitCORE=0
 StateDirectory=larrey
 StateDirectoryMode=0700
 RuntimeDirectory=larrey
@@ -127,8 +131,9 @@ LockPersonality=yes
 RemoveIPC=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-# Landlock, by which trainer and extraction close the files of this account to themselves.
-SystemCallFilter=@sandbox
+# Landlock, by which trainer and extraction close the files of this account to themselves. By name:
+# older systemd does not know the group @sandbox, and would refuse these calls.
+SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self
 # @resources stays: torch sets the affinity of its threads.
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
