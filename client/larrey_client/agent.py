@@ -21,6 +21,7 @@ from larrey_client.flower import Incoming, open_take
 from larrey_client.leaving import is_gone, tell_departure
 from larrey_client.metrics import node_version
 from larrey_client.node import Node, delays
+from larrey_client.vigil import Vigil
 from larrey_client.work import Worker
 from larrey_protocol.errors import LarreyError, TransportError
 from larrey_protocol.v1.larrey_pb2 import TakeReply
@@ -43,6 +44,7 @@ class Agent:
         self.approving = Approving(node, node.trainer.interrupt)
         self.closing = Closing(node, (answers_closer(node), snapshot_closer(node), *closers))
         self.node = node
+        self._vigil = Vigil(node)
         self._worker = Worker(node)
         self._renewal = Renewal(
             node.settings,
@@ -109,6 +111,8 @@ class Agent:
             return is_gone(records)
 
     def _ask(self) -> None:
+        if not self.desk.has_seen_anchors:  # before any request can come: is the state behind?
+            self._seen = self.desk.sync()
         reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
         try:
@@ -116,6 +120,8 @@ class Agent:
             self._catch_up(reply.studies_revision)
         finally:
             self._pass_on(reply)  # after the orders that may allow it
+        self._vigil.keep(reply.witness)
+        self._vigil.tell()
 
     def _catch_up(self, revision: int) -> None:
         """Take in what changed at the coordinator, close what is over, send what is waiting."""
@@ -185,3 +191,4 @@ class Agent:
         if error.code != self._trouble:
             logger.warning("coordinator=%s %s", self.node.settings.coordinator.address, error)
         self._trouble = error.code
+        self._vigil.disconnected()

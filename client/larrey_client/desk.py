@@ -43,6 +43,12 @@ class Desk:
         self._intake = Intake(node.store, node.settings.consortium.key)
         self._orders = OrderIntake(node.store, node.site)
         self._rejected: set[str] = set()  # digests of documents that did not verify
+        self._has_seen = False
+
+    @property
+    def has_seen_anchors(self) -> bool:
+        """Return whether the coordinator told this process what it knows of the site's ledger."""
+        return self._has_seen
 
     def sync(self) -> int:
         """Take in what is proposed, refuse what policy forbids; return the list's revision.
@@ -52,6 +58,7 @@ class Desk:
         """
         reply = self._node.exchange.studies()
         self._node.anchors.seen(reply.anchors)
+        self._has_seen = True
         self._intake.take(map(bytes, reply.rosters), map(bytes, reply.permits))
         for data in reply.proposals:
             self._receive(bytes(data))

@@ -90,8 +90,13 @@ def open_take(reply: wire.TakeReply) -> Incoming | None:
         return Incoming(envelope, None)
 
 
-def make_give(incoming: Incoming, *, update: str, code: str, receipt: bytes) -> wire.GiveRequest:
-    """Return the reply: the digest of the stored update with its receipt, or a code alone."""
+def make_give(
+    incoming: Incoming, *, update: str, code: str, receipt: bytes, anchor: bytes = b""
+) -> wire.GiveRequest:
+    """Return the reply: the digest of the stored update with receipt and anchor, or a code alone.
+
+    ``anchor`` says where the site's ledger stands, for the coordinator and other sites to keep.
+    """
     task = incoming.task
     values: dict[str, str | int] = {"update": update, "code": code}
     if task is not None:
@@ -109,7 +114,9 @@ def make_give(incoming: Incoming, *, update: str, code: str, receipt: bytes) -> 
             clientapp_runtime_list=[0.0],
         )
         parts = [wire.FlowerObject(id=key, content=obj.deflate()) for key, obj in objects.items()]
-    return wire.GiveRequest(message=request.SerializeToString(), objects=parts, receipt=receipt)
+    return wire.GiveRequest(
+        message=request.SerializeToString(), objects=parts, receipt=receipt, anchor=anchor
+    )
 
 
 def open_give(request: wire.GiveRequest) -> tuple[PushMessagesRequest, dict[str, object]]:

@@ -77,7 +77,10 @@ class Outbox:
         path = self._path(answered.update)
         if is_repeat:
             _check_blob(path, answered)
-        give = make_give(incoming, update=answered.update, code="", receipt=answered.receipt)
+        give = make_give(
+            incoming, update=answered.update, code="", receipt=answered.receipt,
+            anchor=self._node.anchors.latest(),
+        )  # fmt: skip
 
         def attempt(count: int) -> bool:
             left = max(deadline - self._node.monotonic(), 0.001)

@@ -7,7 +7,7 @@ given back when asked; nothing else follows from another site's anchor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from larrey_client.anchors import MAX_ANCHOR, Anchored, open_anchor
 from larrey_client.store import SiteStore
@@ -33,12 +33,9 @@ def keep_witnessed(store: SiteStore, seats: Iterable[Seat], anchors: Iterable[by
         anchors: signed, from anywhere; what no seat signed is passed over.
     """
     known = {seat.key: seat.name for seat in seats}
-    kept = 0
-    for data in anchors:
-        anchored = _of_a_seat(bytes(data), known)
-        if anchored is not None:
-            kept += _keep(store, anchored.signed.signer, anchored)
-    return kept
+    found = [one for data in anchors if (one := _of_a_seat(bytes(data), known)) is not None]
+    newest = {one.signed.signer: one for one in sorted(found, key=lambda one: one.rank)}
+    return _keep(store, newest)
 
 
 def witnessed(store: SiteStore, seats: Iterable[Seat]) -> list[bytes]:
@@ -49,7 +46,7 @@ def witnessed(store: SiteStore, seats: Iterable[Seat]) -> list[bytes]:
 
 def keep_own(store: SiteStore, anchored: Anchored, *, where: str = "") -> None:
     """Keep this site's own anchor if it is the newest; ``where`` names what else holds it."""
-    _keep(store, f"{where} {anchored.signed.signer}".strip(), anchored)
+    _keep(store, {f"{where} {anchored.signed.signer}".strip(): anchored})
 
 
 def kept_own(store: SiteStore, key: str, *, where: str = "") -> list[Anchored]:
@@ -71,17 +68,21 @@ def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
     return anchored if known.get(signer) == anchored.anchor.site else None
 
 
-def _keep(store: SiteStore, holder: str, anchored: Anchored) -> bool:
-    kept = _kept(store, holder, anchored.signed.signer)
-    if kept is not None and kept.rank >= anchored.rank:
-        return False
-    with store.transaction():
-        store.records.connection.execute(
-            "INSERT INTO witnessed VALUES (?1, ?2)"
-            " ON CONFLICT (holder) DO UPDATE SET signed = excluded.signed",
-            (holder, anchored.signed.to_bytes()),
-        )
-    return True
+def _keep(store: SiteStore, found: Mapping[str, Anchored]) -> int:
+    """Keep what is newer than what its holder has, in one durable commit; return how many."""
+    news = [
+        (holder, one.signed.to_bytes())
+        for holder, one in found.items()
+        if (kept := _kept(store, holder, one.signed.signer)) is None or kept.rank < one.rank
+    ]
+    if news:
+        with store.transaction():
+            store.records.connection.executemany(
+                "INSERT INTO witnessed VALUES (?1, ?2)"
+                " ON CONFLICT (holder) DO UPDATE SET signed = excluded.signed",
+                news,
+            )
+    return len(news)
 
 
 def _kept(store: SiteStore, holder: str, key: str) -> Anchored | None:

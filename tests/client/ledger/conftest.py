@@ -17,6 +17,18 @@ from larrey_privacy.filter import make_filter
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.people import Person
+from tests.client.node.conftest import (
+    agent,
+    approve,
+    peer,
+    pki,
+    settings,
+    site_file,
+    start,
+    trainer,
+)
+
+__all__ = ["agent", "approve", "peer", "pki", "settings", "site_file", "start", "trainer"]
 
 FILTER = make_filter(8.0, 1e-5)
 ROUND = Mechanism(12.0, 1.0, 1, 14)

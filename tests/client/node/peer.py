@@ -79,6 +79,7 @@ class Given:
     fields: dict[str, Any]
     receipt: bytes
     message: Message
+    anchor: bytes = b""
 
 
 @dataclass
@@ -92,6 +93,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     permits: list[bytes] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
     anchors: list[bytes] = field(default_factory=list)
+    witness: list[bytes] = field(default_factory=list)  # beside every request
     revision: int = 0
     blobs: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -192,6 +194,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
             reply = wire.TakeReply()
             if self._work and context.is_active():
                 reply.CopyFrom(self._work.pop(0))
+                reply.witness.extend(self.witness)
             reply.studies_revision = self.revision
         return reply
 
@@ -240,7 +243,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
 
     def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> wire.GiveReply:
         message, fields = unwrap(request)
-        self.given.append(Given(fields, request.receipt, message))
+        self.given.append(Given(fields, request.receipt, message, request.anchor))
         return wire.GiveReply(accepted=True)
 
     def List(
