@@ -20,7 +20,7 @@ from larrey_client.settings import Policy, SiteSettings
 from larrey_client.store import SiteStore
 from larrey_protocol.access_log import Access, AccessLog
 
-__all__ = ["Logs", "open_logs", "purge"]
+__all__ = ["Logs", "open_logs", "purge", "purge_study"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,17 @@ def open_logs(
         thread.join()
         logs.egress.close()
         logs.access.close()
+
+
+def purge_study(logs: Logs, store: SiteStore, study: str) -> int:
+    """Drop the copies of what left for a study that is being closed; return how many went.
+
+    None while an incident is open: they go after it, by the deletion receipt.
+    """
+    with store.reading() as records:
+        if open_incidents(records):
+            return 0
+    return logs.egress.purge(now=0.0, days=0.0, closed=[study])
 
 
 def purge(logs: Logs, store: SiteStore, policy: Policy, now: float) -> int:

@@ -24,7 +24,7 @@ from larrey_client.extract.snapshots import folder_of
 from larrey_client.families import family_of
 from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import Door, Handler
-from larrey_client.logs import Logs, open_logs
+from larrey_client.logs import open_logs, purge_study
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
 from larrey_client.people_door import people_handlers
@@ -121,7 +121,7 @@ def open_node(
             stopping=stopping,
         )
         stack.callback(node.epsilons.stop)
-        agent = Agent(node, [payload_closer(lambda study: _drop_payloads(logs, study))])
+        agent = Agent(node, [payload_closer(lambda study: purge_study(logs, store, study))])
         if settings.site.metrics:
             web = serve_metrics(settings.site.metrics, metrics, lambda: agent.is_connected)
             stack.callback(web.server_close)
@@ -179,10 +179,6 @@ def _status(node: Node, agent: Agent) -> Json:
         "isolation": _isolation(node),
         "stopped": stopped,
     }
-
-
-def _drop_payloads(logs: Logs, study: str) -> int:
-    return logs.egress.purge(now=0.0, days=0.0, closed=[study])
 
 
 def _isolation(node: Node) -> Json:

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -17,7 +17,9 @@ from pydantic import BaseModel
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
 from larrey_protocol.contract import Contract
+from larrey_protocol.egress_list import DOCUMENTS, FLOWER_RECORD, LISTED, Field
 from larrey_protocol.permit import Permit
+from larrey_protocol.refusals import MAY_LEAVE
 from larrey_protocol.study import StudyFile
 from larrey_server.cli import make_parser as coordinator_parser
 from larrey_server.settings import CoordinatorSettings
@@ -31,12 +33,24 @@ _FILES: dict[str, type[BaseModel]] = {
     "site": SiteSettings,
     "coordinator": CoordinatorSettings,
 }
+_EGRESS = (
+    (
+        "Generated from `larrey_protocol.egress_list` by `python -m larrey_lab.reference`. What is not"
+        " listed here is refused by the node's border with `egress-not-listed`, before it is sent. Why"
+        " it is so: [ADR 0014](../adr/0014-what-leaves.md)."
+    ),
+    "",
+    (
+        "*public*: known without the data. *protected*: a differentially private output. *derived*:"
+        " made from the data under the rule that its line names. *identity*: keys and signatures."
+    ),
+)
 
 
 def pages() -> dict[str, str]:
     """Return every generated page by its path below ``docs/``."""
     schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
-    return schemas | {"cli.md": _command_line()}
+    return schemas | {"cli.md": _command_line(), "security/egress.md": _egress()}
 
 
 def _schema(model: type[BaseModel]) -> str:
@@ -61,6 +75,31 @@ def _command_line() -> str:
                 "```",
             ]
     return "\n".join(lines) + "\n"
+
+
+def _egress() -> str:
+    """Return the list of what may leave a hospital, as tables."""
+    heading = "## Requests of `larrey.v1`, and Flower's envelope inside `Give`"
+    lines = ["# What may leave a hospital", "", *_EGRESS, "", heading]
+    for name, fields in LISTED.items():
+        lines += ["", f"### `{name}`", "", *_fields(fields)]
+    lines += ["", "### The record of a Flower reply", "", *_fields(FLOWER_RECORD)]
+    lines += ["", "## Signed documents"]
+    for name, fields in DOCUMENTS.items():
+        lines += ["", f"### {name}", "", *_fields(fields)]
+    codes = ", ".join(f"`{code}`" for code in sorted(MAY_LEAVE))
+    lines += ["", "## Codes", "", f"Any other code leaves as `node-failed`. {codes}."]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(fields: Mapping[str, Field]) -> list[str]:
+    if not fields:
+        return ["No fields."]
+    rows = [
+        f"| `{path}` | {one.kind} | {one.shape.replace('|', ', ')} | {one.what} |"
+        for path, one in fields.items()
+    ]
+    return ["| field | class | form | what it is |", "|---|---|---|---|", *rows]
 
 
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -36,7 +36,7 @@ STANDING_REFUSALS = frozenset(
 
 # Every code that a hospital's border lets pass; any other leaves as ``node-failed``. None tells
 # anything about rows: whatever would, and the site's own stops, is ``site-not-ready``.
-MAY_LEAVE = STANDING_REFUSALS | frozenset(
+MAY_LEAVE = (STANDING_REFUSALS - {"units-below-minimum"}) | frozenset(
     {
         "answer-damaged",
         "answer-expired",
