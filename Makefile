@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-demo bench-heart bench-rand
+	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,8 @@ bench-heart: $(READY) ## price of privacy and worth of federation, UCI heart
 	$(PY) -m bench.heart
 bench-rand: $(READY) ## price of privacy and of federation, RAND health insurance
 	$(PY) -m bench.rand
+bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
+	$(PY) -m bench.boundary
 
 UV := .venv/bin/uv pip compile pyproject.toml --override requirements/without-torch.txt --universal \
 	--python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet

@@ -27,9 +27,10 @@ from larrey_protocol.study import Study, StudyFile
 from larrey_server.operator import Operator
 from larrey_server.settings import load_operator
 
-__all__ = ["NoopRun", "Watcher", "fsync_seconds", "make_study", "run_noop"]
+__all__ = ["NoopRun", "Watcher", "fsync_seconds", "make_study", "noop_workspace", "run_noop"]
 
 _ROOT = Path(__file__).parent
+_DURABLE = ("site.db", "coordinator.db")  # the logs of egress and access do not wait for the disk
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -76,7 +77,7 @@ def make_study(sites: int, hidden: tuple[int, ...], rounds: int) -> Study:
 
 def run_noop(study: Study, *, idle_s: float = 1.0) -> NoopRun:
     """Return what one run of ``study`` cost; the first round, with its start-up, is left out."""
-    with _workspace(study) as federation:
+    with noop_workspace(study) as federation:
         federation.start_coordinator()
         federation.start_sites()
         with Operator(load_operator(federation.workspace.operator)) as operator:
@@ -189,7 +190,8 @@ def _status(pid: int, key: str) -> int:
 
 
 @contextmanager
-def _workspace(study: Study) -> Iterator[Federation]:
+def noop_workspace(study: Study, *, metrics: bool = False) -> Iterator[Federation]:
+    """Yield a federation for ``study``, not yet started; its folder goes at the end."""
     folder = Path("runs") / f"bench-{study.name}"
     shutil.rmtree(folder, ignore_errors=True)
     data = folder / "noop.csv"
@@ -206,14 +208,15 @@ def _workspace(study: Study) -> Iterator[Federation]:
     policy: dict[str, Any] = {"allow_without_dp": ["noop"], "apps": [app], "min_units": 20}
     plans = [SitePlan(name, data, "noop", policy=policy) for name in study.file.site_names]
     os.environ["PYTHONPATH"] = str(_ROOT.parent)
-    with Federation(create_workspace(folder / "sites", plans)) as federation:
+    with Federation(create_workspace(folder / "sites", plans, metrics=metrics)) as federation:
         yield federation
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _commits(folder: Path) -> int:
-    """Return the commits found in the write-ahead logs; only a study short of a checkpoint."""
-    return sum(_commit_frames(path) for path in folder.rglob("*.db-wal"))
+    """Return the durable commits in the write-ahead logs; only a study short of a checkpoint."""
+    logs = [path for name in _DURABLE for path in folder.rglob(f"{name}-wal")]
+    return sum(map(_commit_frames, logs))
 
 
 def _commit_frames(path: Path) -> int:

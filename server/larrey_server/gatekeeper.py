@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Member, Registry
@@ -131,8 +132,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
             try:
-                with self._admitted(method, context):
-                    return behavior(request, context)
+                with self._admitted(method, context) as caller:
+                    return behavior(self._counted(caller, request), context)
             finally:
                 record(context, time.perf_counter() - start)
 
@@ -144,15 +145,25 @@ class Gatekeeper(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             start = time.perf_counter()
             try:
-                with self._admitted(method, context):
-                    yield from behavior(request, context)
+                with self._admitted(method, context) as caller:
+                    yield from behavior(self._counted(caller, request), context)
             finally:
                 record(context, time.perf_counter() - start)
 
         return call
 
+    def _counted(self, caller: Member, request: Any) -> Any:
+        """Return the request, or its parts as they come; what a site sends is counted."""
+        if caller.role != "site":
+            return request
+        count = self._metrics.byte_counter(caller.name)
+        if not isinstance(request, Message):
+            return _counting(request, count)
+        count(request.ByteSize())
+        return request
+
     @contextmanager
-    def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[Member]:
         caller = self.caller(context)
         service = method[1:].partition("/")[0]
         rights = _RIGHTS.get(method[1:], _RIGHTS.get(service, frozenset()))
@@ -168,8 +179,7 @@ class Gatekeeper(grpc.ServerInterceptor):
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
         try:
-            self.caller(context)  # once more: the membership may have ended before it was noted
-            yield
+            yield self.caller(context)  # once more: the membership may just have ended
         except grpc.RpcError:  # the caller went away
             raise
         except Exception as error:  # a call's guard: gRPC would send the text, paths and all
@@ -183,6 +193,12 @@ class Gatekeeper(grpc.ServerInterceptor):
                 self._contexts[place].discard(context)
                 if not self._running[place]:
                     del self._running[place], self._contexts[place]
+
+
+def _counting(parts: Iterator[Any], count: Callable[[float], None]) -> Iterator[Any]:
+    for part in parts:
+        count(part.ByteSize())
+        yield part
 
 
 def _fault(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -19,7 +19,8 @@ __all__ = ["Metrics"]
 
 _AUTH_REASONS = ("unknown_key", "not_member", "bad_signature", "bad_invitation")
 _MAX_REASONS = 64  # sites choose them; a time series each is for ever
-_ROUND_OUTCOMES = ("completed", "no_quorum")
+_ROUND_OUTCOMES = ("completed", "no_quorum", "halted")
+_STOPS = ("pause", "halt")
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
 _ROUND_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200)
 
@@ -76,11 +77,16 @@ class Metrics:
         self._enrolled.labels(study).set(len(sites))
         self._available.labels(study)
         self._round_seconds.labels(study)
+        self.study_stopped(study, "")
         for outcome in _ROUND_OUTCOMES:
             self._rounds.labels(study, outcome)
         for site in sites:
             self._received.labels(study, site)
             self._last_seen.labels(study, site)
+
+    def byte_counter(self, site: str) -> Callable[[float], None]:
+        """Return what counts the bytes of messages that arrived from a site."""
+        return self._received_bytes.labels(site).inc
 
     def site_seen(self, site: str) -> None:
         """Note an authenticated contact."""
@@ -114,15 +120,21 @@ class Metrics:
         self._began[study] = time.monotonic()
 
     def round_ended(self, study: str, outcome: str) -> None:
-        """Count a round by how it ended: completed or no_quorum."""
+        """Count a round by how it ended: completed, no_quorum or halted."""
         now = time.monotonic()
         self._rounds.labels(study, outcome).inc()
         self._round_seconds.labels(study).observe(now - self._began.get(study, now))
+
+    def study_stopped(self, study: str, stop: str) -> None:
+        """Set which order holds a study: pause, halt or none ("")."""
+        for one in _STOPS:
+            self._stopped.labels(study, one).set(1 if one == stop else 0)
 
     def study_ended(self, study: str, outcome: str) -> None:
         """Count a study by how it ended: complete, partial or failed."""
         self._runs.labels(study, outcome.lower()).inc()
         self.round_began(study, 0)
+        self.study_stopped(study, "")
 
     def certificate_expires(self, role: str, at: float) -> None:
         """Set when a TLS certificate of ours ends, seconds since 1970."""
@@ -152,6 +164,8 @@ class Metrics:
         one = ["study"]
         self._runs = self._counter("larrey_runs", "Studies ended", ["study", "outcome"])
         self._active = self._gauge("larrey_run_active", "1 while a study runs", one)
+        stopped = "1 while an order to pause or halt holds"
+        self._stopped = self._gauge("larrey_run_stopped", stopped, ["study", "stop"])
         self._number = self._gauge("larrey_round_number", "Round in progress, 0 if none", one)
         self._planned = self._gauge("larrey_rounds_planned", "Rounds the study is to do", one)
         self._quorum = self._gauge("larrey_quorum_required", "Least sites for a round", one)
@@ -171,6 +185,8 @@ class Metrics:
         name = "larrey_coordinator_site_last_seen_timestamp_seconds"
         self._last_seen = self._gauge(name, "Last authenticated contact", both)
         self._received = self._counter("larrey_updates_received", "Updates received", both)
+        text = "Bytes of requests received from a site"
+        self._received_bytes = self._counter("larrey_received_bytes", text, ["site"])
         reasons = [*both, "reason"]
         self._rejected = self._counter("larrey_updates_rejected", "Answers not counted", reasons)
 
