@@ -35,14 +35,15 @@ _FILES: dict[str, type[BaseModel]] = {
 }
 _EGRESS = (
     (
-        "Generated from `larrey_protocol.egress_list` by `python -m larrey_lab.reference`. What is not"
-        " listed here is refused by the node's border with `egress-not-listed`, before it is sent. Why"
-        " it is so: [ADR 0014](../adr/0014-what-leaves.md)."
+        "Generated from `larrey_protocol.egress_list` by `python -m larrey_lab.reference`. What is"
+        " not listed here is refused by the node's border with `egress-not-listed`, before it is"
+        " sent. Why it is so: [ADR 0014](../adr/0014-what-leaves.md)."
     ),
     "",
     (
-        "*public*: known without the data. *protected*: a differentially private output. *derived*:"
-        " made from the data under the rule that its line names. *identity*: keys and signatures."
+        "*public*: known without the data. *protected*: a differentially private output."
+        " *derived*: made from the data under the rule that its line names. *identity*: keys and"
+        " signatures."
     ),
 )
 
