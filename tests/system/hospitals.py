@@ -24,8 +24,7 @@ from larrey_client.local import ask
 from larrey_client.settings import load_settings
 from larrey_client.store import open_readonly
 from larrey_client.views import verify_view
-from larrey_lab.federation.paperwork import approve as approve_at
-from larrey_lab.federation.paperwork import propose
+from larrey_lab.federation import paperwork
 from larrey_lab.federation.processes import Federation
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
@@ -70,6 +69,10 @@ class Hospitals:
     def config(self, site: str) -> Path:
         return self.federation.workspace.site(site)
 
+    def officer(self, site: str) -> str:
+        """Return the key file of a site's data protection officer."""
+        return str(self.federation.workspace.site_key(site, "dpo"))
+
     def data(self, site: str) -> Path:
         return self.config(site).parent / f"{DATASET}.csv"
 
@@ -79,13 +82,14 @@ class Hospitals:
             yield operator
 
     def propose(self, study: Study, *, approve: bool = True) -> str:
-        """Return the digest of a study that has arrived at, and was approved by, every site."""
+        """Return the digest of a study that has arrived at, and was approved by, every site.
+
+        Without ``approve`` it waits for the approvals alone.
+        """
         with self.operator() as operator:
-            digest = propose(self.federation.workspace, operator, study)
-        for site in SITES:
-            until(lambda site=site: digest in self._known(site))  # type: ignore[misc]
-        if approve:
-            approve_at(self.federation.workspace, study)
+            digest = paperwork.propose(self.federation.workspace, operator, study)
+        act = paperwork.approve if approve else paperwork.prepare
+        act(self.federation.workspace, study)
         return digest
 
     def launch(self, study: Study) -> str:
@@ -182,9 +186,6 @@ class Hospitals:
 
     def _hold(self, site: str) -> Path:
         return Path(f"{self.data(site)}.hold")
-
-    def _known(self, site: str) -> set[str]:
-        return {view["digest"] for view in self.ask(site, "study list")}
 
 
 def build(folder: Path) -> Hospitals:

@@ -108,7 +108,8 @@ def test_a_study_is_not_approved_on_data_that_break_its_contract(
 ) -> None:
     spoil(repaired, "alpha", SPOILED[code])
     config = str(repaired.config("alpha"))
-    done = run_command("larrey-site", "study", "approve", undecided, "--config", config)
+    officer = ("--key", repaired.officer("alpha"))
+    done = run_command("larrey-site", "study", "approve", undecided, *officer, "--config", config)
     assert said(done, 1) == code
     views = {view["digest"]: view["state"] for view in repaired.ask("alpha", "study list")}
     assert views[undecided] == "waiting"
@@ -182,6 +183,7 @@ def stranger(folder: Path) -> Path:
 @pytest.mark.parametrize("verb", ["approve", "refuse", "show"])
 def test_an_unknown_study_is_named(hospitals: Hospitals, verb: str) -> None:
     config = str(hospitals.config("alpha"))
-    done = run_command("larrey-site", "study", verb, "nosuch", "--config", config)
+    officer = () if verb == "show" else ("--key", hospitals.officer("alpha"))
+    done = run_command("larrey-site", "study", verb, "nosuch", *officer, "--config", config)
     assert said(done, 2) == "study-unknown"
     assert "nosuch" in done.stderr

@@ -29,6 +29,7 @@ from tests.system.hospitals import (
 
 pytestmark = pytest.mark.system
 _CONNECTED, _LISTENING = "01", "0A"  # Linux kernel, include/net/tcp_states.h
+KEYS = 2 * (len(SITES) + 2) + 2 * (len(SITES) + 1)  # of programs; of two persons a house
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def test_no_key_shows_in_a_log_a_command_line_or_an_environment(ended: Ended) ->
     folder = ended.hospitals.folder
     keys = [path for path in folder.rglob("*") if path.suffix in (".key", ".ed25519")]
     secrets = [w for path in keys for w in re.findall(r"[A-Za-z0-9+/=_-]{40,}", path.read_text())]
-    assert len(secrets) >= len(keys) == 2 * (len(SITES) + 2)
+    assert len(secrets) >= len(keys) == KEYS
     pids = [p for pid in ended.hospitals.federation.processes.values() for p in _tree(pid)]
     shown = [Path(f"/proc/{pid}/{name}") for pid in pids for name in ("cmdline", "environ")]
     text = b"".join(map(_content, (*shown, *(folder / "logs").iterdir())))
@@ -118,7 +119,7 @@ def test_no_key_shows_in_a_log_a_command_line_or_an_environment(ended: Ended) ->
 def test_keys_and_doors_are_closed_to_others(ended: Ended) -> None:
     names = ("*.key", "*.ed25519", "agent.sock", "salt")
     private = [path for name in names for path in ended.hospitals.folder.rglob(name)]
-    assert len(private) == 2 * (len(SITES) + 2) + 2 * len(SITES)
+    assert len(private) == KEYS + 2 * len(SITES)
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ __all__ = [
     "grant",
     "make_permit",
     "make_roster",
+    "prepare",
     "propose",
 ]
 
@@ -58,11 +59,19 @@ def grant(workspace: Workspace, operator: Operator, study: Study) -> None:
         operator.put_permit(sign(make_permit(workspace, study), operator.signer.key))
 
 
-def approve(workspace: Workspace, study: Study, sites: Sequence[str] = ()) -> None:
-    """Let the persons of every site, or of these, read and sign, as soon as the study got there."""
-    names = sites or workspace.sites
-    with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: SiteDesk.of(workspace, name).approve(study), names))
+def approve(workspace: Workspace, study: Study) -> None:
+    """Let the persons of every site read and sign, as soon as the study got there."""
+    _at_every_desk(workspace, lambda desk: desk.approve(study))
+
+
+def prepare(workspace: Workspace, study: Study) -> None:
+    """Let every site sign all but the study, as soon as it got there."""
+    _at_every_desk(workspace, lambda desk: desk.prepare(study))
+
+
+def _at_every_desk(workspace: Workspace, act: Callable[[SiteDesk], None]) -> None:
+    with ThreadPoolExecutor(len(workspace.sites)) as pool:
+        list(pool.map(lambda name: act(SiteDesk.of(workspace, name)), workspace.sites))
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,19 @@ class SiteDesk:
         Raises:
             LarreyError: as the node says no, or ``not-proposed`` if the study never arrives.
         """
+        self.prepare(study)
+        for role in self.settings.policy.approvals:
+            self._decide(study.digest, role)
+
+    def prepare(self, study: Study) -> None:
+        """Sign policy and permit, so that the study waits for its approval alone.
+
+        Raises:
+            LarreyError: as `approve`.
+        """
         self._await(study.digest)
         self.sign_policy()
         self.countersign(study.file.study.permit)
-        for role in self.settings.policy.approvals:
-            self._decide(study.digest, role)
 
     def sign_policy(self) -> None:
         """Sign the site's policy for every role that must, where it is not in effect."""
