@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from larrey_client import gate
 from larrey_client.agent import Agent
 from larrey_client.egress_log import Logged, open_log, unaccounted
 from larrey_client.flower import make_give, open_take
@@ -16,6 +18,7 @@ from larrey_client.settings import SiteSettings
 from larrey_client.work import Worker
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import LarreyError, Refusal
+from larrey_protocol.refusals import MAY_LEAVE
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -172,3 +175,9 @@ def test_the_two_logs_are_closed_to_others(settings: SiteSettings, agent: Agent)
     names = ("egress.db", "access.db", "trail.anchor")
     modes = [(Path(settings.site.state) / name).stat().st_mode & 0o077 for name in names[:2]]
     assert modes == [0, 0]
+
+
+def test_every_code_of_the_gate_may_leave_but_the_one_about_numbers() -> None:
+    codes = set(re.findall(r"^ +\d+  ([a-z]+(?:-[a-z]+)+) ", gate.__doc__ or "", re.MULTILINE))
+    assert len(codes) > 20
+    assert codes - MAY_LEAVE == {"units-below-minimum"}
