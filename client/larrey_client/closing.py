@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 _LOOK_EVERY_S = 60.0
+_PATIENCE_S = 2.0
 _DAY_S = 86400.0
 POLICY = "policy"  # the actor of an automatic closing
 
@@ -115,8 +116,8 @@ class Closing:
                 raise Refusal("already-closed", "this study was closed here before")
             self._stop_for_good(study, actor, code)
         node.trainer.interrupt(study)
-        with node.trainer_turn:  # whoever still worked on it has heard
-            items = tuple(item for closer in self._closers for item in closer(study))
+        self._await_worker()
+        items = tuple(item for closer in self._closers for item in closer(study))
         receipt = DeletionReceipt(study=study, by=node.site, items=items, at=node.now())
         signed = sign(receipt, node.key)
         with store.transaction():
@@ -126,6 +127,11 @@ class Closing:
         logger.info("study closed study=%s items=%d by=%s", short(study), len(items), actor)
         size = sum(item.bytes for item in items)
         return {"study": study, "items": len(items), "bytes": size, "receipt": str(path)}
+
+    def _await_worker(self) -> None:
+        """Let whoever worked on the study hear that it is over; others' work is not waited for."""
+        if self._node.trainer_turn.acquire(timeout=_PATIENCE_S):
+            self._node.trainer_turn.release()
 
     def look(self, *, at_once: bool = False) -> None:
         """Close what is to be closed by itself; looks once a minute at most unless asked."""

@@ -15,6 +15,7 @@ from larrey_protocol.canonical import short
 from larrey_protocol.decisions import DeletionReceipt, Order
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Signed, open_signed
+from larrey_protocol.study import Study
 from larrey_server.closing import COORDINATOR, Closer
 from larrey_server.journal import StudyRow
 from larrey_server.lineage import descendants, models_with
@@ -86,6 +87,7 @@ class Commander:
         if row.state == "ended":
             return
         kept = self._coordinator.journal.snapshot(row.digest) or {}
+        self._coordinator.metrics.study_stopped(row.name, str(kept.get("stop", "")))
         for given in self.orders.of(row.digest):
             if given.order.number > int(kept.get("order", 0)):
                 try:
@@ -106,9 +108,15 @@ class Commander:
                 continue
             conductor = self._coordinator.conductor(row.digest)
             if row.state == "ended":
-                self.closer.close(book.study(row.digest))
+                self._close(book.study(row.digest))
             elif conductor is not None and not ordered:
                 conductor.order("close", 0, by=COORDINATOR, on=time.time())
+
+    def _close(self, study: Study) -> None:
+        try:
+            self.closer.close(study)
+        except OSError:  # the rest is deleted at the next look
+            logger.exception("not all was deleted study=%s", short(study.digest))
 
     def facts(self, row: StudyRow) -> Facts:
         """Return what orders add to a study's status."""

@@ -327,7 +327,10 @@ class Coordinator:
             case "round-applied":
                 self.metrics.round_ended(study, "completed")
             case "round-not-applied":
-                self.metrics.round_ended(study, "no_quorum")
+                is_halted = event["status"]["stop"] == "halt"
+                self.metrics.round_ended(study, "halted" if is_halted else "no_quorum")
+            case "pause-ordered" | "halt-ordered" | "resume-ordered":
+                self.metrics.study_stopped(study, event["status"]["stop"])
             case "site-answered" if event["code"]:
                 self.metrics.update_rejected(study, event["site"], event["code"])
             case "study-ended":

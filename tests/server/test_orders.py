@@ -118,8 +118,14 @@ def test_a_halt_survives_a_restart_until_a_person_resumes(folder: Folder, tmp_pa
         with second.operator() as operator, second.site("alpha") as alpha:
             facts = operator.find(digest)
             assert (facts["state"], facts["stop_by"]) == ("halted", "ada")
+            assert (
+                b'larrey_run_stopped{stop="halt",study="tiny"} 1.0' in second.hub.metrics.expose()
+            )
             assert alpha.take() is None
             operator.command(digest, "resume")
+            assert (
+                b'larrey_run_stopped{stop="halt",study="tiny"} 0.0' in second.hub.metrics.expose()
+            )
             assert alpha.work().fields["attempt"] == 2
     finally:
         second.hub.stop()

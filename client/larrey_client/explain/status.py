@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,8 +51,18 @@ def explain_status(status: Json) -> str:
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
             *explain_isolation(status["isolation"]),
+            *explain_stops(status["stopped"]),
         ]
     )
+
+
+def explain_stops(stops: Sequence[Json]) -> list[str]:
+    """Return what this site's people paused or halted, who and since when."""
+    return [
+        f"  {stop['stopped']:<11} {plain(stop['study'])} by {plain(stop['by'])} since"
+        f" {dt.datetime.fromtimestamp(stop['at'], dt.UTC).isoformat(' ', 'minutes')}"
+        for stop in stops
+    ]
 
 
 def explain_isolation(isolation: Json) -> list[str]:

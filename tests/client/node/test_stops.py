@@ -13,6 +13,7 @@ import pytest
 from larrey_client.agent import Agent
 from larrey_client.cli import main
 from larrey_client.closing import Past, why_close
+from larrey_client.explain import explain_status
 from larrey_client.local import ask
 from larrey_client.orders import Standing
 from larrey_client.settings import SiteSettings
@@ -110,7 +111,9 @@ def test_a_halt_survives_a_restart(
     at_door(agent, "halt", study=study.digest)
     agent = start()
     assert code_of(peer, study) == "site-not-ready"
-    assert at_door(agent, "status")["stopped"][0]["stopped"] == "halted"
+    status = at_door(agent, "status")
+    assert status["stopped"][0]["stopped"] == "halted"
+    assert "halted" in explain_status(status)
     assert trainer.trained == []
 
 
