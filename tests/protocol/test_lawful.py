@@ -49,7 +49,9 @@ def code_of(**changes: Any) -> str | None:
 
 
 @pytest.mark.parametrize("site", [None, "alpha"])
-@pytest.mark.parametrize("signer", [ADA.public, BEN.public, CONSORTIUM.public])
+@pytest.mark.parametrize(
+    "signer", [ADA.public, BEN.public, CONSORTIUM.public], ids=["ada", "ben", "root"]
+)
 def test_a_study_that_its_permit_covers_is_lawful(site: str | None, signer: str) -> None:
     assert unlawful(**(LAWFUL | {"site": site, "signer": signer})) is None
     assert code_of(site="alpha", dataset="tiny") is None
