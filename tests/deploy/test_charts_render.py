@@ -58,7 +58,8 @@ def test_the_commands_are_those_of_the_programs(case):
 def test_other_settings_restart_the_pod(helm, site):
     case = site("minimal")
     chart = str(CHARTS / "larrey-site")
-    text = helm("template", "r", chart, "-f", str(case.values), "--set", "config=# other").stdout
+    other = ["--set", "policy.min_units=40"]
+    text = helm("template", "r", chart, "-f", str(case.values), *other).stdout
     changed = next(
         item for item in yaml.safe_load_all(text) if item and item["kind"] == "StatefulSet"
     )

@@ -38,6 +38,12 @@ def test_a_site_reaches_its_coordinator_and_dns(site):
     assert coordinator == _way("192.0.2.10/32", 443)
 
 
+def test_a_site_reaches_each_database_and_log_collector_that_the_values_name_once(site):
+    _, coordinator, *others = site("hospital").the("NetworkPolicy")["spec"]["egress"]
+    assert coordinator == _way("192.0.2.10/32", 443)
+    assert others == [_way("10.9.8.7/32", 6514), _way("10.2.3.4/32", 5432)]
+
+
 def test_a_site_behind_a_proxy_reaches_the_proxy_and_not_the_coordinator(site):
     rendered = site("proxy")
     assert rendered.the("NetworkPolicy")["spec"]["egress"][1:] == [_way("10.1.2.3/32", 3128)]

@@ -1,5 +1,7 @@
 """What every rendered pod holds to: Pod Security "restricted", no rights, no secrets."""
 
+import json
+
 import pytest
 
 
@@ -11,11 +13,12 @@ def test_pods_run_as_an_ordinary_user(case):
 
 
 def test_containers_drop_every_capability_and_write_no_root_filesystem(case):
-    security = case.container["securityContext"]
-    assert security["capabilities"] == {"drop": ["ALL"]}
-    assert security["allowPrivilegeEscalation"] is False
-    assert security["privileged"] is False
-    assert security["readOnlyRootFilesystem"] is True
+    for container in [*case.pod["containers"], *case.pod.get("initContainers", [])]:
+        security = container["securityContext"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["privileged"] is False
+        assert security["readOnlyRootFilesystem"] is True
 
 
 def test_pods_share_nothing_with_the_machine(case):
@@ -28,17 +31,20 @@ def test_memory_and_processor_are_requested_and_limited(case):
         assert {"cpu", "memory"} <= set(case.container["resources"][bound])
 
 
-def test_only_state_and_sized_temporary_folders_are_writable(case):
+def test_only_claims_of_its_own_and_sized_temporary_folders_are_writable(case):
     volumes = {volume["name"]: volume for volume in case.pod["volumes"]}
-    writable = [
-        mount for mount in case.container["volumeMounts"] if not mount.get("readOnly", False)
-    ]
-    state = [mount for mount in writable if "persistentVolumeClaim" in volumes[mount["name"]]]
-    assert [mount["mountPath"] for mount in state] == ["/var/lib/larrey"]
-    for mount in writable:
-        if mount not in state:
+    claims = {"state": "/var/lib/larrey"}
+    if case.is_site:
+        claims |= {"identity": "/var/lib/larrey-node", "witness": "/var/lib/larrey-witness"}
+    containers = [*case.pod["containers"], *case.pod.get("initContainers", [])]
+    mounts = [mount for container in containers for mount in container["volumeMounts"]]
+    for mount in mounts:
+        volume = volumes[mount["name"]]
+        if "persistentVolumeClaim" in volume and not mount.get("readOnly"):
+            assert mount["mountPath"] == claims[mount["name"]]
+        elif not mount.get("readOnly"):
             assert mount["mountPath"] == "/tmp"
-            assert volumes[mount["name"]]["emptyDir"]["sizeLimit"]
+            assert volume["emptyDir"]["sizeLimit"]
 
 
 def test_no_role_no_token_and_no_secret_is_rendered(case):
@@ -50,10 +56,18 @@ def test_no_role_no_token_and_no_secret_is_rendered(case):
     assert case.pod["enableServiceLinks"] is False
 
 
-def test_keys_come_from_existing_secrets_readable_by_the_program_alone(case):
-    secrets = [volume["secret"] for volume in case.pod["volumes"] if "secret" in volume]
-    assert secrets
-    assert {secret["defaultMode"] for secret in secrets} == {0o440}
+def test_secrets_are_mounted_read_only_and_readable_by_the_program_alone(case):
+    secrets = {item["name"]: item["secret"] for item in case.pod["volumes"] if "secret" in item}
+    assert {secret["defaultMode"] for secret in secrets.values()} <= {0o440}
+    containers = [*case.pod["containers"], *case.pod.get("initContainers", [])]
+    mounts = [mount for container in containers for mount in container["volumeMounts"]]
+    assert all(mount["readOnly"] for mount in mounts if mount["name"] in secrets)
+    assert secrets.keys() <= {mount["name"] for mount in mounts}
+
+
+def test_no_secret_can_be_seen_in_what_is_rendered(case):
+    text = json.dumps(case.objects).lower()
+    assert not [word for word in ("private key", "password", "passphrase") if word in text]
 
 
 def test_one_writer_runs_and_its_state_outlives_the_release(case):

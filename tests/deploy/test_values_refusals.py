@@ -8,13 +8,13 @@ CHARTS = Path(__file__).resolve().parents[2] / "deploy" / "helm"
 
 BOTH = [
     ("configg=x", "configg"),
+    ("consortium=null", "consortium"),
+    ("consortium.key=-----BEGIN PRIVATE KEY-----", "consortium.key"),
+    ("consortium.signing_key=x", "signing_key"),
     ("image.tagg=1", "tagg"),
     ("image.tag=latest", "image.tag"),
     ("image.digest=sha256:1", "image.digest"),
     ("image.registry=", "no image registry"),
-    ("config=", "config"),
-    ("config=[identity]", "config holds [identity], which the chart writes"),
-    ("config=-----BEGIN PRIVATE KEY-----", "config"),
     ("state.size=plenty", "state.size"),
     ("state.accessMode=ReadWriteMany", "state.accessMode"),
     ("resources.limits=null", "resources"),
@@ -28,7 +28,11 @@ COORDINATOR = [
     ("service.type=LoadBalancer", "needs networkPolicy.callers"),
     ("tls.existingSecret=", "tls.existingSecret"),
     ("signing.privateKey=abc", "privateKey"),
-    ("certificates.a\\.crt=-----BEGIN PRIVATE KEY-----", "certificates"),
+    ("authority.key=abc", "authority"),
+    ("maxSites=0", "maxSites"),
+    ("operators[0].name=Operator", "operators.0.name"),
+    ("operators[0].certificate=-----BEGIN PRIVATE KEY-----", "operators.0.certificate"),
+    ("sites[0].key=x", "sites.0.key"),
 ]
 SITE = [
     ("site.id=", "site.id"),
@@ -40,20 +44,60 @@ SITE = [
     ("proxy.endpoints[0].cidr=::/0", "proxy.endpoints.0"),
     ("proxy.url=http://proxy.example:3128", "needs both"),
     ("proxy.url=http://user:word@proxy.example:3128", "proxy.url"),
-    ("data.existingClaim=", "data.existingClaim"),
+    ("data.existingClaim=", "set data.existingClaim"),
     ("data.hostPath=/srv", "hostPath"),
-    ("identity.existingSecret=", "identity.existingSecret"),
+    ("identity.existingClaim=keys", "identity.existingSecret and identity.existingClaim"),
+    ("identity.signing=abc", "identity"),
+    ("join.existingSecret=site-invite", "leave identity.existingSecret empty"),
+    ("join.fingerprint=ABCD-EFGH-IJKL-MNOP-QRST", "needs both the invitation"),
+    ("join.fingerprint=abcd", "join.fingerprint"),
+    ("datasets[0].path=/etc/larrey/site.toml", "datasets.0.path"),
+    ("datasets[0].path=/data/../etc/passwd", "datasets.0.path"),
+    ("datasets[0].epsilon=200", "datasets.0.epsilon"),
+    ("datasets[0].patient=id", "patient"),
+    ("datasets[0].source.kind=file", "datasets.0"),
+    ("datasets[0].name=Cohort", "datasets.0.name"),
+    ("people[0].key=-----BEGIN PRIVATE KEY-----", "people.0.key"),
+    ("people[0].role=lead", "people.0.role"),
+    ("people[0].passphrase=x", "passphrase"),
+    ("policy.approvals={}", "policy.approvals"),
+    ("policy.approvals={lead}", "policy.approvals.0"),
+    ("policy.max_epsilon=3", "max_epsilon"),
+    ("policy.completion_bucket_s=-1", "policy.completion_bucket_s"),
+    ("policy.apps[0].name=survey", "policy.apps.0"),
+    ("trainer.memory_mb=4096", "memory_mb"),
+    ("trainer.device=cuda", "device"),
+    ("agentMemory=8Gi", "leaves the trainer 0 MiB: it needs 1024"),
+    ("resources.limits.memory=1.5Gi", "leaves the trainer 512 MiB: it needs 1024"),
+    ("witness.syslog=logs.example:6514", "needs both witness.syslog and its addresses"),
+    ("witness.file=../anchors", "witness.file"),
+    ("witness.token=x", "token"),
+    ("extraEnv[0].name=LARREY_SITE_CONFIG", "extraEnv.0.name"),
     ("service.type=NodePort", "service"),
 ]
+HOSPITAL = [  # of a value that its minimal installation does not have
+    ("datasets[3].source.endpoints=null", "datasets.3.source"),
+    ("datasets[3].source.endpoints[0].cidr=0.0.0.0/0", "datasets.3.source.endpoints.0.cidr"),
+    ("datasets[3].source.dsn=host=db password=x", "datasets.3.source.dsn"),
+    ("datasets[3].source.dsn.password=x", "password"),
+    ("datasets[3].source.query=password=x", "datasets.3.source.query"),
+    ("datasets[3].source.max_rows=0", "datasets.3.source.max_rows"),
+    ("datasets[3].source.dsn_file=/data/dsn", "dsn_file"),
+    ("datasets[3].source.kind=oracle", "datasets.3.source.kind"),
+    ("datasets[2].source.root=/", "datasets.2.source.root"),
+    ("witness.syslog=", "needs both witness.syslog and its addresses"),
+    ("ca.existingSecret=authority", "ca.existingSecret goes with identity.existingSecret"),
+]
 REFUSED = [
-    *(("larrey-coordinator", *row) for row in BOTH + COORDINATOR),
-    *(("larrey-site", *row) for row in BOTH + SITE),
+    *(("larrey-coordinator", "minimal", *row) for row in BOTH + COORDINATOR),
+    *(("larrey-site", "minimal", *row) for row in BOTH + SITE),
+    *(("larrey-site", "hospital", *row) for row in HOSPITAL),
 ]
 
 
-@pytest.mark.parametrize(("chart", "setting", "said"), REFUSED)
-def test_a_dangerous_or_misspelt_value_is_refused_by_name(helm, chart, setting, said):
-    values = CHARTS / chart / "ci" / "minimal-values.yaml"
+@pytest.mark.parametrize(("chart", "case", "setting", "said"), REFUSED)
+def test_a_dangerous_or_misspelt_value_is_refused_by_name(helm, chart, case, setting, said):
+    values = CHARTS / chart / "ci" / f"{case}-values.yaml"
     run = helm(
         "template", "r", str(CHARTS / chart), "-f", str(values), "--set", setting, check=False
     )

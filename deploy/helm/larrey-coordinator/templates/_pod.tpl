@@ -61,15 +61,6 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* The user's part of the settings; what depends on the pod is written by the chart alone. */}}
-{{- define "larrey.ownSettings" -}}
-{{- $table := regexFind `(?m)^[ \t]*\[(site|coordinator|listen|identity)\]` .Values.config | trim -}}
-{{- if $table -}}
-{{- fail (printf "config holds %s, which the chart writes: remove that table" $table) -}}
-{{- end -}}
-{{- .Values.config | trim -}}
-{{- end }}
-
 {{- define "larrey.env" -}}
 - name: HOME
   value: /tmp

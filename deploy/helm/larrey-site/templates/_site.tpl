@@ -1,4 +1,4 @@
-{{/* What only a site's pod needs: proxy variables, resources with a GPU, the only way out. */}}
+{{/* What only a site's pod needs: keys, joining, proxy variables, a GPU, the only ways out. */}}
 
 {{/* Both cases, because libraries differ in which they read; loopback never goes to a proxy. */}}
 {{- define "larrey.proxyEnv" -}}
@@ -43,4 +43,76 @@
   ports:
     - protocol: TCP
       port: {{ .port }}
+{{- end }}
+
+{{/* Every way out of the pod but DNS, each once: coordinator or proxy, databases, log collector. */}}
+{{- define "larrey.ways" -}}
+{{- $ways := concat (default list .Values.coordinator.endpoints) (default list .Values.proxy.endpoints) -}}
+{{- if not $ways -}}
+{{- fail "the node could reach no coordinator: set coordinator.endpoints or proxy.endpoints, each as [{cidr: 192.0.2.10/32, port: 443}]" -}}
+{{- end -}}
+{{- $ways = concat $ways (default list .Values.witness.endpoints) -}}
+{{- range (include "larrey.queries" . | fromYaml).items -}}
+{{- $ways = concat $ways .source.endpoints -}}
+{{- end -}}
+{{- toYaml (dict "items" (uniq $ways)) -}}
+{{- end }}
+
+{{- define "larrey.identityClaim" -}}
+{{- default (printf "%s-identity" (include "larrey.name" .)) .Values.identity.existingClaim -}}
+{{- end }}
+
+{{/* Where the keys are: a Secret cannot be written to, so that only a claim lets them be renewed. */}}
+{{- define "larrey.identityMount" -}}
+- name: identity
+{{- if .Values.identity.existingSecret }}
+  mountPath: /run/secrets/larrey/identity
+  readOnly: true
+{{- else }}
+  mountPath: /var/lib/larrey-node
+{{- end }}
+{{- end }}
+
+{{/*
+Before the node starts: join with an invitation that this claim has not seen. Only a joining that
+succeeded is remembered; one that was cut is repeated with the same keys.
+*/}}
+{{- define "larrey.join" -}}
+- name: join
+  image: {{ include "larrey.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command:
+    - sh
+    - -euc
+    - |
+      cd /var/lib/larrey-node
+      sha256sum --check --status joined 2>/dev/null && exit 0
+      larrey-site join "$0" --dir /var/lib/larrey-node --fingerprint "$1"
+      sha256sum "$0" > joined
+    - /run/secrets/larrey/join/site.invite
+    - {{ .Values.join.fingerprint }}
+  {{- include "larrey.containerSecurity" . | nindent 2 }}
+  env:
+    {{- include "larrey.siteEnv" . | nindent 4 }}
+  resources:
+    {{- toYaml .Values.resources | nindent 4 }}
+  volumeMounts:
+    {{- include "larrey.identityMount" . | nindent 4 }}
+    - name: join
+      mountPath: /run/secrets/larrey/join
+      readOnly: true
+    - name: tmp
+      mountPath: /tmp
+{{- end }}
+
+{{- define "larrey.siteEnv" -}}
+{{- include "larrey.env" . }}
+- name: LARREY_SITE_CONFIG
+  value: /etc/larrey/site.toml
+{{- with include "larrey.proxyEnv" . | trim }}
+{{ . }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
