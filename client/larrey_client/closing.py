@@ -45,6 +45,7 @@ Json = dict[str, Any]  # Any: JSON values are recursive
 _LOOK_EVERY_S = 60.0
 _PATIENCE_S = 2.0
 _DAY_S = 86400.0
+_MIB = 1 << 20
 POLICY = "policy"  # the actor of an automatic closing
 
 
@@ -225,7 +226,7 @@ def snapshot_closer(node: Node) -> Closer:
             return
         snapshot = current(node.settings.site.state, decision.dataset)
         if snapshot is not None:
-            size = snapshot.stat().st_size
+            size = -(-snapshot.stat().st_size // _MIB) * _MIB  # exact, it would count the rows
             snapshot.unlink()
             yield Deleted(kind="snapshot", bytes=size)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from larrey_client.dossier import Dossier
 from larrey_client.orders import kept_order
 from larrey_client.store import SiteStore
-from larrey_protocol.canonical import short
+from larrey_protocol.canonical import digest_bytes, short
 from larrey_protocol.decisions import Order
 from larrey_protocol.errors import IntegrityError, LarreyError
 from larrey_protocol.orders import open_order
@@ -33,7 +33,7 @@ class OrderIntake:
 
     def __init__(self, store: SiteStore, site: str) -> None:
         self._store, self._site = store, site
-        self._rejected: set[str] = set()
+        self._rejected: set[str] = set()  # digests of whole documents, their signature included
 
     def take(self, documents: Iterable[bytes], dossier: Dossier) -> set[str]:
         """Keep what is new and verifies; return the studies whose present work ends at once."""
@@ -47,18 +47,19 @@ class OrderIntake:
         return order.verb in _ENDING and is_ours
 
     def _one(self, data: bytes, dossier: Dossier) -> Order | None:
-        digest = ""
+        rejected = digest_bytes(data) + f" {dossier.roster.version}"  # a later roster may know more
+        if rejected in self._rejected:
+            return None
         try:
             if len(data) > _MAX_BYTES:
                 raise IntegrityError("malformed-document", "an order is larger than any can be")
             signed = Signed.from_bytes(data)
-            digest = signed.digest
             with self._store.reading() as records:
-                if digest in self._rejected or records.has_document(digest):
+                if records.has_document(signed.digest):
                     return None
             return self._keep(signed, dossier)
         except LarreyError as error:
-            self._reject(digest, error)
+            self._reject(rejected, digest_bytes(data), error)
             return None
 
     def _keep(self, signed: Signed, dossier: Dossier) -> Order | None:
@@ -80,10 +81,10 @@ class OrderIntake:
         logger.info("order study=%s verb=%s by=%s", short(order.study), order.verb, order.person)
         return order
 
-    def _reject(self, digest: str, error: LarreyError) -> None:
-        if digest in self._rejected or len(self._rejected) >= _MAX_REJECTED:
+    def _reject(self, name: str, digest: str, error: LarreyError) -> None:
+        if len(self._rejected) >= _MAX_REJECTED:
             return
-        self._rejected.add(digest)
+        self._rejected.add(name)
         logger.error("an order was rejected: %s", error)
         with self._store.transaction():
             self._store.audit("order-rejected", "coordinator", subject=digest, code=error.code)

@@ -15,7 +15,7 @@ from larrey_client.orders import KeptOrder, Standing, Stop, derive
 from larrey_protocol.decisions import Order
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.people import Person
-from larrey_protocol.signed import sign
+from larrey_protocol.signed import Signed, sign
 from larrey_protocol.study import Study
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve, audit_of
@@ -200,3 +200,14 @@ def test_an_order_survives_a_restart(
     peer.orders.clear()  # a coordinator that forgot, or would rather not say
     agent = start()
     assert peer.request(peer.first_task(study)).fields["code"] == "study-halted"
+
+
+def test_a_forged_copy_does_not_keep_the_true_order_out(
+    agent: Agent, running: Study, peer: Peer, pki: Pki
+) -> None:
+    true = signed(pki, 2, "halt")
+    forged = Signed.from_bytes(true).model_copy(update={"signature": "A" * 88})
+    peer.order(forged.to_bytes())
+    wait_until(lambda: ("order-rejected", "bad-signature") in audit_of(agent))
+    peer.order(true)
+    wait_until(lambda: agent.node.cases.standing(running.digest).stopped == "halted")
