@@ -113,6 +113,7 @@ class Agent:
     def _ask(self) -> None:
         if not self.desk.has_seen_anchors:  # before any request can come: is the state behind?
             self._seen = self.desk.sync()
+            self._heard()
         reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
         try:

@@ -9,9 +9,11 @@ the way out takes what the anchors say was spent as spent, and needs the officer
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from larrey_client.families import families_on_record
+from larrey_client.family_tags import families_by_tag, tags_of
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Anchor, AnchoredSpend
 from larrey_protocol.errors import IntegrityError
@@ -55,7 +57,7 @@ class Anchored:
 
     @property
     def spent(self) -> dict[str, int]:
-        """Return the whole units that each family had used."""
+        """Return the whole units that each family had used, by its tag."""
         return {one.family: one.units for one in self.anchor.spent}
 
     @property
@@ -85,12 +87,13 @@ class Loss:
 def make_anchor(store: SiteStore, site: str, key: SigningKey, at: float) -> Signed:
     """Return where ledger and audit trail stand, signed."""
     with store.reading():
-        spent = sorted(store.ledger.spent().items())
+        used = store.ledger.spent()
+        spent = sorted((tag, used[family]) for family, tag in tags_of(key, used).items())
         anchor = Anchor(
             site=site,
             ledger_head=store.ledger_head,
             audit_head=store.audit_head,
-            spent=tuple(AnchoredSpend(family=family, units=units) for family, units in spent),
+            spent=tuple(AnchoredSpend(family=tag, units=units) for tag, units in spent),
             at=at,
         )
     return sign(anchor, key)
@@ -109,17 +112,32 @@ def open_anchor(data: bytes, key: str) -> Anchored:
     return Anchored(signed, open_signed(signed, Anchor, key))
 
 
-def find_loss(store: SiteStore, anchors: Iterable[Anchored]) -> Loss | None:
-    """Return what the anchors know and this state does not, None where all are covered."""
+def find_loss(
+    store: SiteStore, anchors: Iterable[Anchored], key: SigningKey, datasets: Iterable[str] = ()
+) -> Loss | None:
+    """Return what the anchors under a site's key know and this state does not, else None.
+
+    Families are called by their names where the state or ``datasets`` names them, else by the tag:
+    nobody can say any more which they were.
+    """
     known = sorted(anchors, key=lambda one: one.rank)
-    with store.reading():
-        behind = [one for one in known if not store.ledger.covers(one.head, one.spent)]
+    with store.reading() as records:
+        placed = families_on_record(records.connection).values()
+        spent = _named(key, {*datasets, *placed, *store.ledger.spent()})
+        behind = [one for one in known if not store.ledger.covers(one.head, spent(one))]
         lost = [one for one in known if one in behind or not _has_audit(store, one)]
         if not lost:
             return None
         common = [one for one in known if store.ledger.has_head(one.head)]
         return Loss(
-            lost[-1].head, _units(lost, common, store.ledger.spent()), tuple(lost), bool(behind)
+            lost[-1].head,
+            _units(
+                [spent(one) for one in lost],
+                spent(common[-1]) if common else store.ledger.spent(),
+                store.ledger.spent(),
+            ),
+            tuple(lost),
+            bool(behind),
         )
 
 
@@ -132,13 +150,13 @@ def has_audit_head(store: SiteStore, head: str) -> bool:
     return seq == 0 or (row is not None and json.loads(row[0])["hash"] == digest)
 
 
-def check(store: SiteStore, anchors: Iterable[Anchored]) -> None:
-    """Return if this state holds everything that the anchors say.
+def check(store: SiteStore, anchors: Iterable[Anchored], key: SigningKey) -> None:
+    """Return if this state holds everything that the anchors under a site's key say.
 
     Raises:
         IntegrityError: ``ledger-behind`` or ``audit-behind-anchor``, with how far and the way out.
     """
-    loss = find_loss(store, anchors)
+    loss = find_loss(store, anchors, key)
     if loss is None:
         return
     with store.reading():
@@ -155,14 +173,19 @@ def check(store: SiteStore, anchors: Iterable[Anchored]) -> None:
     raise IntegrityError("audit-behind-anchor", text, _WAY_OUT)
 
 
+def _named(key: SigningKey, families: Iterable[str]) -> Callable[[Anchored], dict[str, int]]:
+    """Return what reads an anchor's units by family: its name where it is known, else its tag."""
+    names = families_by_tag(key, families)
+    return lambda one: {names.get(tag, tag): units for tag, units in one.spent.items()}
+
+
 def _units(
-    lost: Sequence[Anchored], common: Sequence[Anchored], now: Mapping[str, int]
+    lost: Sequence[Mapping[str, int]], base: Mapping[str, int], now: Mapping[str, int]
 ) -> dict[str, int]:
-    families = sorted({family for one in lost for family in one.spent})
-    base = common[-1].spent if common else now
+    families = sorted({family for spent in lost for family in spent})
     since = {family: max(0, units - base.get(family, 0)) for family, units in now.items()}
     return {
-        family: max(one.spent.get(family, 0) for one in lost) + since.get(family, 0)
+        family: max(spent.get(family, 0) for spent in lost) + since.get(family, 0)
         for family in families
     }
 

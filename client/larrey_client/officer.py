@@ -58,13 +58,15 @@ def make_order(
     return sign(order, officer.key)
 
 
-def find_loss_or_refuse(store: SiteStore, anchors: Sequence[Anchored]) -> Loss:
-    """Return what the anchors know and this state does not.
+def find_loss_or_refuse(
+    store: SiteStore, anchors: Sequence[Anchored], key: SigningKey, datasets: Iterable[str] = ()
+) -> Loss:
+    """Return what the anchors know and this state does not; see `larrey_client.anchors`.
 
     Raises:
         Refusal: ``nothing-to-adopt``.
     """
-    loss = find_loss(store, anchors)
+    loss = find_loss(store, anchors, key, datasets)
     if loss is None:
         raise Refusal(
             "nothing-to-adopt", f"the state here holds all that {len(anchors)} anchors say", ""

@@ -105,7 +105,7 @@ class Anchors:
         with self._lock:
             keep_own(self._store, newest)
             try:
-                check(self._store, own)
+                check(self._store, own, self._key)
             except IntegrityError as error:
                 self._stop(error, newest)
 
@@ -153,7 +153,7 @@ def open_watch(
         IntegrityError: ``ledger-behind`` or ``audit-behind-anchor``.
         FileError: ``witness-unreachable``, unless ``is_optional``.
     """
-    check(store, known_anchors(store, key.public, witness, is_optional=is_optional))
+    check(store, known_anchors(store, key.public, witness, is_optional=is_optional), key)
     return Anchors(store, site, key, witness, now)
 
 

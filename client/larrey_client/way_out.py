@@ -42,10 +42,11 @@ def adopt_lost(settings: SiteSettings, key: Path, anchors: Path | None) -> Json:
     with _state(settings, is_adopting=True) as store:
         found = _found(settings, store, site_key.public, anchors)
         before = store.ledger.spent()
-        loss = find_loss_or_refuse(store, found)
+        names = [dataset.name for dataset in settings.datasets]
+        loss = find_loss_or_refuse(store, found, site_key, names)
         order = make_order(store, "adopt", loss.anchors[-1].signed.digest, officer, at=time.time())
         orders.adopt(store, loss, order, settings.people, site=officer.site)
-        check(store, found)
+        check(store, found, site_key)
         after = store.ledger.spent()
         watch = Anchors(store, officer.site, site_key, settings.witness, time.time)
         watch.publish()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from larrey_privacy.filter import PrivacyFilter
-from larrey_privacy.ledger_values import Account, Entry, Hold, LedgerState
+from larrey_privacy.ledger_values import NAMELESS, Account, Entry, Hold, LedgerState
 from larrey_privacy.mechanism import Mechanism, spend_from_record
 from larrey_protocol.errors import Refusal
 
@@ -22,7 +22,7 @@ def register(state: LedgerState, entry: Entry) -> Account:
     """Return a new family's account; what an adopted anchor says it had spent stays spent.
 
     A lost family's debits were counted at an order that no anchor tells, so that nothing of its
-    budget is left.
+    budget is left. A lost family known by its tag alone may have been any, so also this one.
 
     Raises:
         Refusal: ``already-registered``.
@@ -32,10 +32,10 @@ def register(state: LedgerState, entry: Entry) -> Account:
     privacy_filter = PrivacyFilter(body["epsilon"], body["delta"], body["order"])
     capacity = int(body["capacity_units"])
     account = Account(entry, privacy_filter, str(body["unit"]), capacity, capacity)
-    if entry.dataset not in state.lost:
+    lost = _lost(state, entry.dataset)
+    if not lost:
         return account
-    lost = max(capacity, state.lost[entry.dataset])
-    return replace(account, carried_units=lost, is_adopted=True)
+    return replace(account, carried_units=max(capacity, *lost), is_adopted=True)
 
 
 def hold(account: Account, entry: Entry) -> Account:
@@ -78,8 +78,9 @@ def split(state: LedgerState, entry: Entry) -> Mapping[str, Account]:
     _require_new(state, entry)
     name = str(entry.body["parent"])
     parent = state.accounts.get(name)
-    if entry.dataset in state.lost:
-        raise Refusal("already-registered", f"{entry.dataset!r} had a budget in the lost tail.")
+    if _lost(state, entry.dataset):
+        text = f"{entry.dataset!r} had a budget in the lost tail, or may have had one."
+        raise Refusal("already-registered", text)
     if parent is None:
         raise unregistered(name)
     if entry.body["units"] != parent.used_units:
@@ -144,6 +145,13 @@ def unregistered(family: str) -> Refusal:
         f"the ledger has no budget for {family!r}.",
         "Register the dataset with an epsilon, a delta and a unit.",
     )
+
+
+def _lost(state: LedgerState, family: str) -> list[int]:
+    """Return the units of every lost family that may have been this one."""
+    return [
+        units for name, units in state.lost.items() if name == family or NAMELESS.fullmatch(name)
+    ]
 
 
 def _require_new(state: LedgerState, entry: Entry) -> None:

@@ -11,6 +11,7 @@ library that rounds otherwise changes no balance.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ from larrey_privacy.mechanism import Mechanism, Spend
 
 __all__ = [
     "GENESIS",
+    "NAMELESS",
     "Account",
     "Draft",
     "Entry",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 GENESIS = "sha256:" + "0" * 64
+NAMELESS = re.compile(r"f-[0-9a-f]{16}")  # how an anchor calls a family whose name is lost too
 
 
 class Kind(StrEnum):

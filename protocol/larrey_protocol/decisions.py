@@ -103,7 +103,7 @@ class Registration(Record):
 class AnchoredSpend(Record):
     """What one cohort family had used, in the ledger's whole units."""
 
-    family: SiteName
+    family: SiteName  # a tag of its name under the site's own key; names stay at the site
     units: int = Field(ge=0)
 
 

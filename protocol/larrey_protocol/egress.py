@@ -66,6 +66,7 @@ SHAPES: Mapping[str, Shape] = {
     "number": _is_number,
     "object": _text(r"([0-9a-f]{32}|[0-9a-f]{64})?"),
     "signature": _text(r"[A-Za-z0-9_-]{86}(==)?"),
+    "tag": _text(r"f-[0-9a-f]{16}"),
     "version": _text(r"[0-9A-Za-z.+-]{1,40}"),
     "word": _text(r"[a-z][a-z-]{1,30}"),
     "zero": lambda value: value == 0,

@@ -160,7 +160,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Field]] = {
         "site": _SITE,
         "ledger_head": _HEAD,
         "audit_head": _HEAD,
-        "spent.family": _public("name", "a dataset's name in site.toml"),
+        "spent.family": _public("tag", "of a cohort family's name, under the site's own key"),
         "spent.units": _public("count", "budget used: from studies and rounds alone"),
         "at": _AT,
     },

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field
 
 from larrey_protocol.errors import FileError, IntegrityError
@@ -72,6 +73,11 @@ class SigningKey:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
         )
         write_private(path, pem)
+
+    def derive(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that belong to this key and one purpose: HKDF (RFC 5869)."""
+        kdf = HKDF(hashes.SHA256(), length=32, salt=None, info=b"larrey " + purpose.encode())
+        return kdf.derive(self._private.private_bytes_raw())
 
     def sign(self, message: bytes) -> str:
         """Return the signature of ``message`` in base64url."""

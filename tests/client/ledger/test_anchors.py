@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from larrey_client.anchors import Anchored, check, find_loss, open_anchor
+from larrey_client.family_tags import tags_of
 from larrey_client.officer import (
     Officer,
     adopt,
@@ -24,13 +25,13 @@ from tests.client.ledger.conftest import COST, FILTER, ROUND, STUDY, State, make
 
 def behind(state: State, *anchors: Anchored) -> str:
     with pytest.raises(IntegrityError) as caught:
-        check(state.store, anchors)
+        check(state.store, anchors, state.key)
     assert "ledger adopt" in caught.value.next_step
     return caught.value.code
 
 
 def adopted(state: State, dpo: Officer, *anchors: Anchored) -> None:
-    loss = find_loss_or_refuse(state.store, anchors)
+    loss = find_loss_or_refuse(state.store, anchors, state.key)
     digest = loss.anchors[-1].signed.digest
     order = make_order(state.store, "adopt", digest, dpo, at=13.0)
     adopt(state.store, loss, order, [dpo.person], site="alpha")
@@ -40,9 +41,9 @@ def test_a_state_holds_what_it_anchored(state: State) -> None:
     anchors = [state.anchor()]
     state.work(3)
     anchors.append(state.anchor())
-    check(state.store, anchors)
-    assert anchors[1].spent == {"heart": 3 * COST}
-    assert find_loss(state.store, anchors) is None
+    check(state.store, anchors, state.key)
+    assert anchors[1].spent == {tags_of(state.key, ["heart"])["heart"]: 3 * COST}
+    assert find_loss(state.store, anchors, state.key) is None
 
 
 def test_an_old_copy_is_found(state: State) -> None:
@@ -93,7 +94,7 @@ def test_a_tail_cut_off_the_trail_is_found_and_settled_by_an_adoption(
     assert behind(state, anchor) == "audit-behind-anchor"
     before = state.store.ledger.spent()
     adopted(state, dpo, anchor)
-    check(state.store, [anchor])
+    check(state.store, [anchor], state.key)
     assert state.store.ledger.spent() == before
 
 
@@ -117,7 +118,7 @@ def test_what_was_lost_is_spent_after_an_adoption_and_a_restart(state: State, dp
     state.restore()
     adopted(state, dpo, anchor)
     state.reopen()
-    check(state.store, [anchor, state.anchor()])
+    check(state.store, [anchor, state.anchor()], state.key)
     assert state.store.ledger.spent() == {"heart": 4 * COST}
     account = state.store.ledger.account("heart")
     assert account is not None
@@ -135,7 +136,7 @@ def test_all_anchors_of_the_lost_tail_are_settled_by_the_highest(
         anchors.append(state.anchor())
     state.restore()
     adopted(state, dpo, anchors[2])
-    check(state.store, anchors)
+    check(state.store, anchors, state.key)
 
 
 def test_what_both_branches_spent_is_added_up(state: State, dpo: Officer) -> None:
@@ -187,7 +188,7 @@ def test_an_adoption_needs_the_officers_own_key(state: State, dpo: Officer) -> N
     stranger, it = make_officer(), make_officer("i.tech", "it")
     people = [dpo.person, it.person]
     anchor = lost_anchor(state)
-    loss = find_loss_or_refuse(state.store, [anchor])
+    loss = find_loss_or_refuse(state.store, [anchor], state.key)
     digest = loss.anchors[-1].signed.digest
     for officer, code in ((stranger, "person-unknown"), (it, "role-not-allowed")):
         order = make_order(state.store, "adopt", digest, officer, at=13.0)
@@ -204,7 +205,7 @@ def test_an_order_about_something_else_is_refused(
     state: State, dpo: Officer, change: dict[str, str]
 ) -> None:
     anchor = lost_anchor(state)
-    loss = find_loss_or_refuse(state.store, [anchor])
+    loss = find_loss_or_refuse(state.store, [anchor], state.key)
     right = make_order(state.store, "adopt", loss.anchors[-1].signed.digest, dpo, at=13.0)
     order = open_signed(right, SiteOrder, dpo.key.public).model_copy(update=change)
     with pytest.raises(Refusal, match="order-differs"):
@@ -214,4 +215,4 @@ def test_an_order_about_something_else_is_refused(
 def test_nothing_is_adopted_where_nothing_was_lost(state: State) -> None:
     state.work()
     with pytest.raises(Refusal, match="nothing-to-adopt"):
-        find_loss_or_refuse(state.store, [state.anchor()])
+        find_loss_or_refuse(state.store, [state.anchor()], state.key)

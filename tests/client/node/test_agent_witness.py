@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.family_tags import tags_of
 from larrey_client.run import open_node
 from larrey_client.settings import SiteSettings
 from larrey_client.witness import read_anchors
@@ -42,9 +43,10 @@ def test_each_round_is_anchored_before_its_update_is_sent(
     one_round(agent, peer, approve)
     (anchor,) = read_anchors(share, pki.signing.public)
     with agent.node.store.reading():
-        assert anchor.spent == agent.node.store.ledger.spent()
+        spent = agent.node.store.ledger.spent()
         assert agent.node.store.ledger.has_head(anchor.head)
-    assert anchor.spent["heart"] > 0
+    assert spent["heart"] > 0
+    assert anchor.spent == {tags_of(pki.signing, spent)["heart"]: spent["heart"]}
 
 
 @pytest.fixture
