@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # before flwr
 
@@ -56,6 +56,7 @@ PRIVATE_NAMES = (
 )
 _RECORD = "larrey"
 _TYPES = (b"Message ", b"RecordDict ", b"ConfigRecord ")
+_FIELDS = {field.name for field in fields(Task)}
 _MAX_OBJECTS = 8
 _MAX_OBJECT_BYTES = 1 << 16
 
@@ -166,30 +167,29 @@ def _content(tree: ObjectTree, objects: Iterable[wire.FlowerObject]) -> ConfigRe
     if not isinstance(message, Message):
         raise TypeError("not a message")
     record = message.content[_RECORD]
-    if not isinstance(record, ConfigRecord):
-        raise TypeError("not a config record")
+    if not isinstance(record, ConfigRecord) or len(message.content) != 1:
+        raise TypeError("not one config record")
     return record
 
 
 def _task(record: ConfigRecord) -> Task:
-    task = Task(
+    if set(record) != _FIELDS:
+        raise ValueError("not the fields of a request")
+    return Task(
         study=_digest(record["study"]),
         round=_count(record["round"]),
         phase=_text(record["phase"]),
         attempt=_count(record["attempt"]),
         model=_digest(record["model"]),
         model_bytes=_count(record["model_bytes"]),
-        deadline_s=float(record["deadline_s"]),  # type: ignore[arg-type]  # a list raises TypeError
+        deadline_s=_seconds(record["deadline_s"]),
         peer_head=_text(record["peer_head"]),
     )
-    if not math.isfinite(task.deadline_s):
-        raise ValueError("deadline_s")
-    return task
 
 
 def _digest(value: object) -> str:
     text = _text(value)
-    if not DIGEST.match(text):
+    if not DIGEST.fullmatch(text):
         raise ValueError("not a digest")
     return text
 
@@ -198,6 +198,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > 200:
         raise ValueError("not a short text")
     return value
+
+
+def _seconds(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError("not a number of seconds")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _count(value: object) -> int:

@@ -44,7 +44,7 @@ class LarreyError(Exception):
     exit_status = 1
 
     def __init__(self, code: str, message: str, next_step: str = "") -> None:
-        if not _CODE.match(code):
+        if not _CODE.fullmatch(code):
             raise ValueError(f"error code {code!r} is not lower-case-with-hyphens")
         super().__init__(message)
         self.code = code

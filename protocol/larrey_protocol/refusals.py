@@ -55,7 +55,6 @@ MAY_LEAVE = (STANDING_REFUSALS - {"units-below-minimum"}) | frozenset(
         "model-couples-patients",
         "model-malformed",
         "model-not-finite",
-        "model-too-large",
         "model-wrong-size",
         "model-wrong-tensors",
         "node-failed",

@@ -120,7 +120,7 @@ def read_image(root: Path, path: str, digest: str, image: Image) -> NDArray[np.f
 
 
 def _fault(root: Path, path: str | None, digest: str | None) -> str:
-    if digest is None or not _DIGEST.match(digest):
+    if digest is None or not _DIGEST.fullmatch(digest):
         return "image-digest"
     place = _place(root, path or "")
     if place is None:

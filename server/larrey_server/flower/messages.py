@@ -63,8 +63,8 @@ def read_reply(message: Message) -> SiteReply:
     if any(type(value) is not _FIELDS[name] for name, value in fields.items()):
         raise _malformed("has fields of other types than declared")
     update, code = str(fields.pop("update")), str(fields.pop("code"))
-    has_update = bool(DIGEST.match(update)) and bool(fields) and not code
-    if not has_update and (update or not _CODE.match(code)):
+    has_update = bool(DIGEST.fullmatch(update)) and bool(fields) and not code
+    if not has_update and (update or not _CODE.fullmatch(code)):
         raise _malformed("has neither one update nor one code")
     key = TaskKey(**fields) if fields else None  # type: ignore[arg-type] # checked above
     return SiteReply(key, update, code)
