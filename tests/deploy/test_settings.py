@@ -47,7 +47,7 @@ def test_a_coordinator_that_holds_the_authority_can_write_its_certificate(coordi
     (copy,) = rendered.pod["initContainers"]
     assert copy["command"][-1] == str(settings.identity.certificate)
     assert settings.identity.certificate.parent == settings.coordinator.state
-    assert settings.coordinator.max_sites == 50
+    assert (settings.coordinator.max_sites, settings.coordinator.access_log_months) == (50, 24)
     assert [entry.name for entry in settings.sites] == ["site-a"]
 
 

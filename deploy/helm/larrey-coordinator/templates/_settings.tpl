@@ -22,7 +22,7 @@ no settings: they lie in the state.
 {{- $_ := set $identity "certificate" "/var/lib/larrey/tls.crt" -}}
 {{- end -}}
 {{- toToml (dict
-  "coordinator" (dict "state" "/var/lib/larrey" "max_sites" .Values.maxSites)
+  "coordinator" (set (deepCopy .Values.coordinator) "state" "/var/lib/larrey")
   "listen" (dict "address" "0.0.0.0:9443" "metrics" "0.0.0.0:9464")
   "identity" $identity
   "consortium" .Values.consortium
