@@ -73,6 +73,7 @@ UV := .venv/bin/uv pip compile pyproject.toml --override requirements/without-to
 lock: ## remake requirements/*.lock (needs a network)
 	$(UV) requirements/torch.in --extra dev -o requirements/dev.lock
 	$(UV) requirements/torch.in --extra client -o requirements/node.lock
+	$(UV) requirements/torch.in --extra client --extra images --extra sql -o requirements/node-sources.lock
 	$(UV) --extra server -o requirements/server.lock
 	$(UV) requirements/torch.in --extra dev --extra simulation -o requirements/simulation.lock
 
