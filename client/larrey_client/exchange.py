@@ -31,6 +31,7 @@ __all__ = ["Download", "Exchange", "Tls", "is_passing"]
 CHUNK_BYTES = 2 << 20  # measured best of 1 to 16 MiB on loopback; below gRPC's 4 MiB default
 _TAKE_TIMEOUT_S = 45.0  # the coordinator answers a long poll within 20 s
 _CALL_TIMEOUT_S = 30.0
+_CLOSE_S = 1.0  # a cancelled call ends within milliseconds
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -98,12 +99,19 @@ class Exchange:
         self._border = border
         self._count = count
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)  # a call did
+        self._is_closed = False
         self._line = _Line(address, tls, border)
         self._lines = {self._line}
 
     def reopen(self, tls: Tls) -> None:
-        """Use other credentials from the next call on; calls in flight end on the old channel."""
+        """Use other credentials from the next call on; calls in flight end on the old channel.
+
+        Does nothing once closed.
+        """
         with self._lock:
+            if self._is_closed:
+                return
             old, self._line = self._line, _Line(self._address, tls, self._border)
             self._lines.add(self._line)
             is_idle = not old.calls
@@ -113,11 +121,17 @@ class Exchange:
             old.channel.close()
 
     def close(self) -> None:
-        """End every call in flight; each raises ``coordinator-unreachable``."""
+        """End every call in flight and begin none; each raises ``coordinator-unreachable``.
+
+        Returns once all have ended, or after a second.
+        """
         with self._lock:
+            self._is_closed = True
             lines = list(self._lines)
         for line in lines:
             line.channel.close()
+        with self._lock:
+            self._ended.wait_for(lambda: not any(line.calls for line in lines), _CLOSE_S)
 
     def join(self, signed: bytes) -> wire.JoinReply:
         """Ask to be admitted, with an invitation's credential."""
@@ -216,6 +230,8 @@ class Exchange:
     def _call(self) -> Iterator[_Line]:
         """Lend the present channel for one call; one that was replaced closes after its last."""
         with self._lock:
+            if self._is_closed:
+                raise _closed()
             line = self._line
             line.calls += 1
         try:
@@ -224,6 +240,7 @@ class Exchange:
         finally:
             with self._lock:
                 line.calls -= 1
+                self._ended.notify_all()
                 is_over = line is not self._line and not line.calls
                 if is_over:
                     self._lines.discard(line)
@@ -305,7 +322,11 @@ def _translated() -> Iterator[None]:
     except grpc.RpcError as error:
         raise _transport_error(error) from error
     except ValueError as error:  # grpcio: a call on a closed channel
-        raise TransportError("coordinator-unreachable", "the connection is closed") from error
+        raise _closed() from error
+
+
+def _closed() -> TransportError:
+    return TransportError("coordinator-unreachable", "the connection is closed")
 
 
 def _transport_error(error: grpc.RpcError) -> TransportError:
