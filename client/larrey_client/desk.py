@@ -16,6 +16,7 @@ from larrey_client.carrying import POLICY, carry
 from larrey_client.cases import parent_in
 from larrey_client.consortium import Intake
 from larrey_client.cost import study_facts
+from larrey_client.exchange import code_of
 from larrey_client.gate import decide_study
 from larrey_client.gate_facts import Refuse, StudyCase
 from larrey_client.holding import release
@@ -90,10 +91,12 @@ class Desk:
             for decision in waiting:
                 reply = node.exchange.answer(decision.signed)
                 with node.store.transaction():
-                    node.store.add_delivery(decision.number, reply.code)
+                    node.store.add_delivery(decision.number, code_of(reply))
                 if not reply.recorded:
                     # %r: the code is the coordinator's own text
-                    logger.warning("study=%s answer not taken code=%r", decision.study, reply.code)
+                    logger.warning(
+                        "study=%s answer not taken code=%r", decision.study, code_of(reply)
+                    )
 
     def _receive(self, data: bytes) -> None:
         """Keep one proposal if it is signed under the consortium's key and new; then judge it."""

@@ -26,7 +26,7 @@ from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 if TYPE_CHECKING:
     from larrey_client.border import Border
 
-__all__ = ["Download", "Exchange", "Tls", "is_passing"]
+__all__ = ["Download", "Exchange", "Tls", "code_of", "is_passing"]
 
 CHUNK_BYTES = 2 << 20  # measured best of 1 to 16 MiB on loopback; below gRPC's 4 MiB default
 _TAKE_TIMEOUT_S = 45.0  # the coordinator answers a long poll within 20 s
@@ -40,6 +40,7 @@ _OPTIONS = (
     *STREAM_OPTIONS,
     ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
+_LONGEST_CODE = 60
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 _PASSING = frozenset(
     {
@@ -297,6 +298,11 @@ class Download:
     def _altered(self) -> IntegrityError:
         what = f"the model is not {self.digest} of {self.size} bytes"
         return IntegrityError("model-altered", what, "Nothing was spent.")
+
+
+def code_of(reply: wire.AnswerReply | wire.GiveReply) -> str:
+    """Return the coordinator's code; foreign text that is logged and kept, so it is cut short."""
+    return "".join(c for c in reply.code[:_LONGEST_CODE] if c.isprintable())
 
 
 def is_passing(error: TransportError) -> bool:

@@ -59,6 +59,7 @@ _TYPES = (b"Message ", b"RecordDict ", b"ConfigRecord ")
 _FIELDS = {field.name for field in fields(Task)}
 _MAX_OBJECTS = 8
 _MAX_OBJECT_BYTES = 1 << 16
+_LONGEST_S = 7 * 86400.0  # the longest deadline that a study can have; more breaks timers
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,9 @@ def _text(value: object) -> str:
 
 
 def _seconds(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or not math.isfinite(value) or value > _LONGEST_S:
         raise ValueError("not a number of seconds")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _count(value: object) -> int:

@@ -88,7 +88,7 @@ class Door:
             request = json.loads(line)
             command = str(request.pop("command"))
             handler = self._handlers[command]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return _error("request-malformed", "the local request was not understood", "")
         answer = self._handled(handler, request, actor)
         self._record(actor, command, answer.get("error", {"code": "ok"})["code"])

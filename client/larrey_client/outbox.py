@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from larrey_client.exchange import is_passing
+from larrey_client.exchange import code_of, is_passing
 from larrey_client.flower import Incoming, make_give
 from larrey_client.node import Node, delays
 from larrey_client.records import Answered
@@ -89,7 +89,7 @@ class Outbox:
                 self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
             reply = self._node.exchange.give(give)
             if not reply.accepted:
-                logger.warning("update=%s not taken code=%r", answered.update[:19], reply.code)
+                logger.warning("update=%s not taken code=%r", answered.update[:19], code_of(reply))
             return reply.accepted
 
         return patiently(self._node, attempt, deadline=deadline)

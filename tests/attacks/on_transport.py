@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import io
+import json
+import logging
 import pickle
+import socket
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,7 +26,12 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
+from larrey_client.local import SOCKET
+from larrey_client.witnessed import witnessed
 from larrey_protocol.certificates import issue_server, make_authority
+from larrey_protocol.decisions import Anchor
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.signed import sign
 from larrey_protocol.v1 import larrey_pb2 as wire
 from tests.attacks.catalogue import attack
 from tests.attacks.stand import Site
@@ -81,6 +89,13 @@ def field_of_another_type(site: Site) -> str:
         {"study": b"sha256"}, {"model_bytes": 1.5},
     )  # fmt: skip
     return ",".join({site.push(with_record(site, **change)) for change in changes})
+
+
+@attack("deadline-of-ages")
+def deadline_of_ages(site: Site) -> str:
+    """A deadline that no clock can hold would break timers, or hold the node's one worker."""
+    ages = (1e300, 1e18, 1e12, 1e9)
+    return ",".join({site.push(with_record(site, deadline_s=age)) for age in ages})
 
 
 @attack("path-in-a-digest")
@@ -180,11 +195,56 @@ def echo_too_long(site: Site) -> str:
     return site.trouble()
 
 
+@attack("answer-to-fill-the-log")
+def answer_to_fill_the_log(site: Site) -> str:
+    """Ten megabytes, with a terminal's commands among them, as the reason of not taking a reply."""
+    study = site.running()
+    task = site.peer.first_task(study)
+    assert site.request(task) == ""
+    lines = _Lines()
+    logging.getLogger("larrey_client").addHandler(lines)
+    site.watch()
+    site.peer.said = "\x1b[2J" + "x" * (10 << 20)
+    try:
+        code = site.request(task)
+        site.wait(lambda: any("not taken" in line for line in lines.kept))
+    finally:
+        site.peer.said = ""
+        logging.getLogger("larrey_client").removeHandler(lines)
+    assert not [line for line in lines.kept if len(line) > 300 or "\x1b" in line]
+    return code
+
+
 @attack("message-unreadable")
 def message_unreadable(site: Site) -> str:
     site.watch()
     site.peer.push(wire.TakeReply(messages=b"\xff" * 100))
     return site.trouble()
+
+
+@attack("local-request-deep")
+def local_request_deep(site: Site) -> str:
+    """The node's own door is a file, for whoever has its account."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(str(site.settings.site.state / SOCKET))
+        door.sendall(b"[" * 60_000 + b"\n")
+        door.settimeout(5)
+        return str(json.loads(door.recv(1 << 16))["error"]["code"])
+
+
+@attack("witness-forged")
+def witness_forged(site: Site) -> str:
+    """Heads in other hospitals' names, by the hundred: none is kept."""
+    key = SigningKey.generate()
+    forged = [
+        sign(Anchor(site=name, ledger_head="9:", audit_head="9:", at=1.0), key).to_bytes()
+        for name in ("alpha", "beta", *(f"sybil-{n}" for n in range(300)))
+    ]
+    reply = wrap(asdict(site.peer.first_task(site.study())))
+    reply.witness.extend([*forged, b"[" * 100_000])
+    code = site.push(reply)
+    assert not witnessed(site.node.node.store, site.roster().sites)
+    return code
 
 
 @attack("model-withheld")
@@ -235,6 +295,15 @@ def coordinator_of_another_authority(site: Site) -> str:
     site.peer.start(site.pki.server, site.pki.authority.certificate)
     site.start()
     return code
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record.getMessage())
 
 
 class _Bomb:

@@ -106,6 +106,7 @@ class Coordinator(WatchingPeer):
 
     anchors: list[bytes] = field(default_factory=list)
     seen: int = -1  # revision of the list that the node has taken in
+    said: str = ""  # set: takes nothing and says this
     hangs: threading.Event = field(default_factory=threading.Event)  # set: models never end
 
     def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> Any:
@@ -122,6 +123,10 @@ class Coordinator(WatchingPeer):
             yield wire.Chunk(data=b"", total_bytes=1)
             threading.Event().wait(0.02)
         yield from super().Fetch(request, context)
+
+    def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> Any:
+        reply = super().Give(request, context)
+        return wire.GiveReply(accepted=False, code=self.said) if self.said else reply
 
     def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
         self._keep("Studies/Tell", request)
