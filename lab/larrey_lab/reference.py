@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
+from larrey_lab.threats import PAGE, threat_model
 from larrey_protocol.contract import Contract
 from larrey_protocol.egress_list import DOCUMENTS, FLOWER_RECORD, LISTED, Field
 from larrey_protocol.permit import Permit
@@ -51,7 +52,8 @@ _EGRESS = (
 def pages() -> dict[str, str]:
     """Return every generated page by its path below ``docs/``."""
     schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
-    return schemas | {"cli.md": _command_line(), "security/egress.md": _egress()}
+    written = {"cli.md": _command_line(), "security/egress.md": _egress(), PAGE: threat_model()}
+    return schemas | written
 
 
 def _schema(model: type[BaseModel]) -> str:
