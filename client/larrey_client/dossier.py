@@ -89,6 +89,16 @@ class Dossier:
         """Return the persons whose signature counts now."""
         return self.charter.people if self.charter else ()
 
+    def entitled(self, declared: Iterable[Person]) -> tuple[Person, ...]:
+        """Return whose orders count: the charter's people; before the first one those ``declared``.
+
+        Raises:
+            IntegrityError: ``document-altered``.
+        """
+        if self.altered:
+            raise IntegrityError("document-altered", self.altered, "Open an incident.")
+        return self.people if self.charter else tuple(declared)
+
     @property
     def approvers(self) -> tuple[Role, ...]:
         """Return the roles that must sign an approval."""

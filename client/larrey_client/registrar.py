@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from larrey_client.dossier import read_dossier
 from larrey_client.extract.snapshots import rows_of
 from larrey_client.extract.taking import ready_rows
 from larrey_client.families import is_registered, patients_digest, refresh, register
@@ -98,7 +99,9 @@ def _add(node: Node, document: str) -> Json:
     dataset = _dataset(node, name)
     with node.trainer_turn:
         patients = scan(node, dataset)
-    people = node.settings.people
+    with node.store.reading() as records:
+        dossier = read_dossier(records, node.settings.consortium.key)
+    people = dossier.entitled(node.settings.people)
     family = register(node.store, dataset, patients, signed, people, site=node.site)
     return {"dataset": name, "family": family, "is_shared": family != name}
 

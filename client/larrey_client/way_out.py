@@ -15,6 +15,7 @@ from typing import Any
 
 from larrey_client import officer as orders
 from larrey_client.anchors import Anchored, check
+from larrey_client.dossier import read_dossier
 from larrey_client.officer import Officer, find_loss_or_refuse, make_order
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
@@ -23,7 +24,7 @@ from larrey_client.witness import read_anchors
 from larrey_protocol.errors import Refusal
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.passphrase import load_person_key
-from larrey_protocol.people import find_person
+from larrey_protocol.people import Person, find_person
 
 __all__ = ["adopt_lost", "load_officer", "reset_family", "split_family"]
 
@@ -45,7 +46,7 @@ def adopt_lost(settings: SiteSettings, key: Path, anchors: Path | None) -> Json:
         names = [dataset.name for dataset in settings.datasets]
         loss = find_loss_or_refuse(store, found, site_key, names)
         order = make_order(store, "adopt", loss.anchors[-1].signed.digest, officer, at=time.time())
-        orders.adopt(store, loss, order, settings.people, site=officer.site)
+        orders.adopt(store, loss, order, _people(settings, store), site=officer.site)
         check(store, found, site_key)
         after = store.ledger.spent()
         watch = Anchors(store, officer.site, site_key, settings.witness, time.time)
@@ -71,7 +72,7 @@ def split_family(settings: SiteSettings, key: Path, dataset: str, into: str) -> 
     with _state(settings) as store:
         subject = orders.split_subject(dataset, into)
         order = make_order(store, "split-family", subject, officer, at=time.time())
-        orders.split(store, dataset, into, order, settings.people, site=officer.site)
+        orders.split(store, dataset, into, order, _people(settings, store), site=officer.site)
     return {"dataset": dataset, "family": into, "by": officer.person.name}
 
 
@@ -85,7 +86,7 @@ def reset_family(settings: SiteSettings, key: Path, family: str) -> Json:
     officer = load_officer(settings, key)
     with _state(settings) as store:
         order = make_order(store, "split-family", family, officer, at=time.time())
-        orders.reset(store, family, order, settings.people, site=officer.site)
+        orders.reset(store, family, order, _people(settings, store), site=officer.site)
         account = store.ledger.account(family)
     return {"family": family, "resets": account.resets if account else 0, "by": officer.person.name}
 
@@ -105,6 +106,16 @@ def load_officer(settings: SiteSettings, path: Path) -> Officer:
             "List its public half under [[people]] in site.toml.",
         )
     return Officer(settings.site.name, person, key)
+
+
+def _people(settings: SiteSettings, store: SiteStore) -> tuple[Person, ...]:
+    """Return whom the signed charter names; site.toml alone opens nothing.
+
+    Raises:
+        IntegrityError: ``document-altered``.
+    """
+    with store.reading() as records:
+        return read_dossier(records, settings.consortium.key).entitled(settings.people)
 
 
 def _site_key(settings: SiteSettings) -> SigningKey:

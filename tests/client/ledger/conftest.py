@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from larrey_client.anchors import Anchored, make_anchor, open_anchor
+from larrey_client.charter import charter_of
 from larrey_client.officer import Officer
+from larrey_client.settings import SiteSettings
+from larrey_client.signing import policy_version, sign_policy
 from larrey_client.store import SiteStore
 from larrey_privacy.accounting import spend_cost
 from larrey_privacy.filter import make_filter
 from larrey_privacy.mechanism import Mechanism
+from larrey_protocol.decisions import PolicySignature
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.people import Person
+from larrey_protocol.signed import sign
 from tests.client.node.conftest import (
     agent,
     approve,
@@ -120,6 +125,19 @@ def make_officer(name: str = "d.officer", role: str = "dpo") -> Officer:
     key = SigningKey.generate()
     person = Person.model_validate({"name": name, "role": role, "key": key.public})
     return Officer("alpha", person, key)
+
+
+def sign_charter(store: SiteStore, settings: SiteSettings, officer: Officer) -> None:
+    """Put site.toml's policy in effect, as its officer would."""
+    charter = charter_of(settings)
+    word = PolicySignature(
+        site=charter.site,
+        version=policy_version(store, settings),
+        policy=charter.digest,
+        person=officer.person.name,
+        at=1.0,
+    )
+    assert sign_policy(store, settings, sign(word, officer.key)) == ()
 
 
 @pytest.fixture

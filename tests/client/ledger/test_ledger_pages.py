@@ -13,10 +13,11 @@ import pytest
 from larrey_client.cli import main
 from larrey_client.families import family_of
 from larrey_client.officer import Officer
+from larrey_client.settings import load_settings
 from larrey_client.store import SiteStore
 from larrey_privacy.mechanism import UNBOUNDED
 from larrey_protocol.keys import SigningKey
-from tests.client.ledger.conftest import COST, FILTER, State
+from tests.client.ledger.conftest import COST, FILTER, State, make_officer, sign_charter
 from tests.client.ledger.test_families import add
 
 SITE_TOML = """
@@ -149,6 +150,32 @@ def test_a_key_of_nobody_here_changes_nothing(state: State, site: Command, tmp_p
     status, _, told = site("ledger", "reset", "heart", "--key", str(tmp_path / "stranger.key"))
     assert (status, "person-unknown" in told) == (1, True)
     assert state.store.ledger_head == head
+
+
+def test_people_written_into_the_file_do_not_open_the_way_out(
+    state: State, site: Command, tmp_path: Path, dpo: Officer
+) -> None:
+    path = tmp_path / "site.toml"
+    sign_charter(state.store, load_settings(path), dpo)
+    thief = make_officer("t.hief")
+    thief.key.save(tmp_path / "thief.key")
+    listed = path.read_text().replace(dpo.person.key, thief.person.key)
+    path.write_text(listed.replace(dpo.person.name, thief.person.name))
+    head = state.store.ledger_head
+    status, _, told = site("ledger", "reset", "heart", "--key", str(tmp_path / "thief.key"))
+    assert (status, "person-unknown" in told) == (1, True)
+    assert state.store.ledger_head == head
+
+
+def test_the_way_out_is_closed_where_a_signed_document_was_altered(
+    state: State, site: Command, key: str, tmp_path: Path, dpo: Officer
+) -> None:
+    sign_charter(state.store, load_settings(tmp_path / "site.toml"), dpo)
+    state.store.records.connection.executescript(
+        "DROP TRIGGER IF EXISTS documents_no_delete; DELETE FROM documents"
+    )
+    status, _, told = site("ledger", "reset", "heart", "--key", key)
+    assert (status, "document-altered" in told) == (1, True)
 
 
 def test_a_running_node_is_not_overruled(

@@ -18,7 +18,7 @@ from larrey_client.settings import SiteSettings, load_settings
 from larrey_client.store import SiteStore
 from larrey_protocol.errors import Refusal
 from larrey_protocol.keys import SigningKey
-from tests.client.ledger.conftest import State
+from tests.client.ledger.conftest import State, make_officer, sign_charter
 from tests.client.ledger.test_families import patients
 from tests.client.ledger.test_ledger_pages import SITE_TOML
 
@@ -96,6 +96,21 @@ def test_only_the_officer_may_sign(
 ) -> None:
     SigningKey.generate().save(tmp_path / "stranger.key")
     assert add(tmp_path, "heart", "stranger.key") == 1
+    assert "person-unknown" in capsys.readouterr().err
+    assert not is_registered(node.store, "heart")
+
+
+def test_an_officer_whom_the_file_alone_names_places_nothing(
+    node: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str], dpo: Officer
+) -> None:
+    sign_charter(node.store, node.settings, dpo)
+    thief = make_officer("t.hief")
+    thief.key.save(tmp_path / "thief.key")
+    path = tmp_path / "site.toml"
+    listed = path.read_text().replace(dpo.person.key, thief.person.key)
+    path.write_text(listed.replace(dpo.person.name, thief.person.name))
+    node.settings = load_settings(path)  # the node was started anew
+    assert add(tmp_path, "heart", "thief.key") == 1
     assert "person-unknown" in capsys.readouterr().err
     assert not is_registered(node.store, "heart")
 
