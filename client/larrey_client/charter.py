@@ -1,9 +1,10 @@
 """The charter: the part of site.toml that protects, signed by the hospital's own people. Pure.
 
-Policy, people, consortium key and every dataset's budget are one document with one digest. The
-first charter counts when the roles that it asks for have signed it; every later one when the roles
-and people of the charter before it have. Until then the gate refuses everything, so that who can
-edit site.toml can stop this node but cannot loosen what it protects.
+Policy, people, consortium key, every dataset's budget and the witness that guards the ledger's end
+are one document with one digest. The first charter counts when the roles that it asks for have
+signed it; every later one when the roles and people of the charter before it have. Until then the
+gate refuses everything, so that who can edit site.toml can stop this node but cannot loosen what it
+protects.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from larrey_client.settings import Policy, SiteSettings
+from larrey_client.witness_settings import Witness
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.decisions import PolicySignature
 from larrey_protocol.errors import IntegrityError, Refusal, UsageError
@@ -56,6 +58,7 @@ class Charter(Record):
     policy: Policy
     people: tuple[Person, ...]
     datasets: tuple[CharterDataset, ...]
+    witness: Witness = Witness()
 
     @property
     def digest(self) -> str:
@@ -86,6 +89,7 @@ def charter_of(settings: SiteSettings) -> Charter:
             CharterDataset(name=d.name, epsilon=d.epsilon, delta=d.delta, unit=d.unit)
             for d in settings.datasets
         ),
+        witness=settings.witness,
     )
 
 

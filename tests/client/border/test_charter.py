@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from larrey_client.charter import charter_of, effective, next_version, people_ev
 from larrey_client.cli import main
 from larrey_client.dossier import read_dossier
 from larrey_client.run import open_node
-from larrey_client.settings import SiteSettings, load_settings
+from larrey_client.settings import Consortium, SiteSettings, load_settings
 from larrey_client.signing import sign_policy
 from larrey_client.store import SiteStore
+from larrey_client.witness_settings import Witness
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.passphrase import PASSPHRASE_FILE
@@ -115,6 +117,31 @@ def test_fewer_approvals_need_the_signatures_of_the_many(
     looser = unsigned.model_copy(update={"policy": policy})
     assert signed(store, looser, pki.people, pki.people.it) == ["dpo"]
     assert not is_in_effect(store, looser)
+
+
+def looser(settings: SiteSettings) -> dict[str, SiteSettings]:
+    """Return settings that protect less, each in one place."""
+    (heart, *others) = settings.datasets
+    changes: dict[str, dict[str, Any]] = {
+        "policy": {"policy": settings.policy.model_copy(update={"min_units": 1})},
+        "people": {"people": settings.people[:1]},
+        "consortium": {"consortium": Consortium(key=SigningKey.generate().public)},
+        "budget": {"datasets": (heart.model_copy(update={"epsilon": 90.0}), *others)},
+        "unit": {"datasets": (heart.model_copy(update={"unit": "visit"}), *others)},
+        "witness": {"witness": Witness()},
+    }
+    return {name: settings.model_copy(update=change) for name, change in changes.items()}
+
+
+@pytest.mark.parametrize("what", ["policy", "people", "consortium", "budget", "unit", "witness"])
+def test_nothing_that_protects_changes_without_the_people(
+    store: SiteStore, unsigned: SiteSettings, pki: Pki, what: str
+) -> None:
+    watched = unsigned.model_copy(update={"witness": Witness(file=Path("/mnt/witness.log"))})
+    for key in (pki.people.it, pki.people.dpo):
+        signed(store, watched, pki.people, key)
+    assert is_in_effect(store, watched)
+    assert not is_in_effect(store, looser(watched)[what])
 
 
 def test_a_signature_under_one_version_is_none_under_another(
