@@ -116,6 +116,18 @@ def test_no_line_withholds_one_count_or_a_small_rest(counts: list[int]) -> None:
         assert not 0 < sum(hidden) < 11
 
 
+@given(st.lists(st.integers(0, 60), min_size=9, max_size=9))
+def test_no_line_of_a_two_way_table_withholds_exactly_one(counts: list[int]) -> None:
+    table = dict(zip(product(range(3), repeat=2), counts, strict=True))
+    found = protect_two_way(table)
+    lines = [[*found.rows.values(), found.total], [*found.columns.values(), found.total]]
+    for axis, margins in ((0, found.rows), (1, found.columns)):
+        for name, margin in margins.items():
+            cells = [cell for key, cell in found.cells.items() if key[axis] == name]
+            lines.append([*cells, margin])
+    assert all(line.count(None) != 1 for line in lines)
+
+
 def test_the_cell_that_protects_another_is_the_smallest_that_is_told() -> None:
     found = protect({"a": 3, "b": 40, "c": 50, "d": 0})
     assert found.cells == {"a": None, "b": None, "c": 50, "d": 0}
