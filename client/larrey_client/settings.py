@@ -17,6 +17,7 @@ from larrey_client.sources_settings import FileSource, Source, place_of, rooted
 from larrey_client.witness_settings import Witness
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import FileError
+from larrey_protocol.keys import PublicKey
 from larrey_protocol.people import Person, Role
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
@@ -24,7 +25,6 @@ from larrey_protocol.tomlfile import Record, load_toml
 __all__ = ["AppRule", "Dataset", "Policy", "SiteSettings", "load_settings"]
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")]
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
 
 
 class Site(Record):

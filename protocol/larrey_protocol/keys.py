@@ -17,14 +17,21 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from larrey_protocol.errors import FileError, IntegrityError
 
 __all__ = ["PublicKey", "SigningKey", "fingerprint", "verify", "write_private"]
 
 _PREFIX = "ed25519:"
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
+
+
+def _one_text(public: str) -> str:
+    """Return a key's one text: 43 characters hold two bits more than a key, which say nothing."""
+    return public[:-1] + _written(_read(public.removeprefix(_PREFIX)))[-1]
+
+
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$"), AfterValidator(_one_text)]
 
 
 class SigningKey:
@@ -33,7 +40,7 @@ class SigningKey:
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         raw = private.public_key().public_bytes_raw()
-        self.public = _PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+        self.public = _PREFIX + _written(raw)
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -92,7 +99,7 @@ def verify(public: str, message: bytes, signature: str) -> None:
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(_raw(public))
-        key.verify(base64.urlsafe_b64decode(signature), message)
+        key.verify(_bytes_of(signature.removesuffix("==")), message)
     except (InvalidSignature, ValueError) as error:
         raise IntegrityError(
             "bad-signature",
@@ -137,8 +144,23 @@ def read_private(path: Path) -> bytes:
 def _raw(public: str) -> bytes:
     if not public.startswith(_PREFIX):
         raise ValueError("not an ed25519 public key")
-    text = public.removeprefix(_PREFIX)
+    return _bytes_of(public.removeprefix(_PREFIX))
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return what the one text of some bytes stands for; a second one is none."""
+    data = _read(text)
+    if _written(data) != text:
+        raise ValueError("not the text of a key or signature")
+    return data
+
+
+def _read(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _written(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _safe_fingerprint(public: str) -> str:

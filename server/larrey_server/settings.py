@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 from pydantic import Field, model_validator
 
 from larrey_protocol.errors import FileError, UsageError
+from larrey_protocol.keys import PublicKey
 from larrey_protocol.people import PersonName
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
@@ -24,7 +25,6 @@ __all__ = [
     "split_address",
 ]
 
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
 _RecordT = TypeVar("_RecordT", bound=Record)
 
 
