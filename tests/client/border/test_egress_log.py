@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
+from larrey_client.border import Border
 from larrey_client.egress_log import DATABASE, EgressLog, Logged, Sent, open_log, unaccounted
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.errors import UsageError
+from larrey_protocol.errors import Refusal, UsageError
+from larrey_protocol.v1 import larrey_pb2 as wire
 
 STUDY = "sha256:" + "a" * 64
 DAY = 86400.0
@@ -56,6 +59,27 @@ def test_an_uploaded_file_stays_after_its_spool_entry_is_gone(
     blob.unlink()
     assert read.payload(digest_bytes(b"update")) == b"update"
     assert read.total_bytes() == 9
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        wire.StorePart.FromString(b"\x9a\x06\x07patient"),  # a field that no version knows
+        wire.StorePart(digest="sha256:Dupont"),
+        wire.TakeRequest(),
+    ],
+)
+def test_a_part_of_an_upload_that_is_not_listed_ends_it(
+    log: EgressLog, read: Logged, tmp_path: Path, part: Message
+) -> None:
+    border = Border(log, tmp_path, lambda: 0.0)
+    good = wire.StorePart(digest=STUDY, total_bytes=8, data=b"1234")
+    leaving = border.let_parts_through("/larrey.v1.Exchange/Store", iter([good, part, good]))
+    assert next(leaving) == good
+    with pytest.raises(Refusal, match="egress-not-listed"):
+        next(leaving)
+    assert list(leaving) == []
+    assert read.messages()[0]["bytes"] == good.ByteSize()
 
 
 def test_polls_are_counted_by_the_hour(log: EgressLog, read: Logged) -> None:

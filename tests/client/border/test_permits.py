@@ -181,6 +181,19 @@ def test_a_new_consortium_key_is_followed_if_the_old_one_signed_it(
     assert code(peer) == ""  # what the old key had signed stays signed
 
 
+def test_a_key_change_that_names_another_key_or_leads_back_is_not_kept(
+    agent: Agent, peer: Peer, pki: Pki
+) -> None:
+    for change in (
+        KeyChange(old=OTHER.public, new=SigningKey.generate().public, at=1.0),
+        KeyChange(old=pki.consortium.public, new=pki.consortium.public, at=1.0),
+    ):
+        arrives(agent, peer, rosters=sign(change, pki.consortium).to_bytes())
+    assert audit_of(agent).count(("document-rejected", "wrong-signer")) == 2
+    with agent.node.store.reading() as records:
+        assert records.documents("keychange") == []
+
+
 def test_key_changes_form_one_chain_whatever_else_is_kept() -> None:
     one, two, three = (SigningKey.generate() for _ in range(3))
 
