@@ -2,7 +2,8 @@
 
 What counts as patience is `larrey_protocol.amendments`. All versions together never take more
 rounds than persons approved: the new one holds what its parent had left, in the same commit in
-which the parent gives it back.
+which the parent gives it back. Nothing is carried over from a version that is stopped: who stopped
+it stopped what follows it, too, until persons here sign.
 """
 
 from __future__ import annotations
@@ -35,16 +36,14 @@ def carry(node: Node, study: Study) -> Decision | None:
         has_ended = parent is not None and records.has_ended(parent.digest)
     if parent is None or before is None or before.decision != "approved" or has_ended:
         return None
-    found = held(node.store, before.dataset, parent.digest)
-    rounds = rounds_left(found) if found else 0
     facts = study_facts(study, node.settings.app(study.file.training.app or ""))
     case = replace(case, facts=facts)
-    if rounds < 1 or not _is_current(case) or isinstance(decide_approval(case, ground), Refuse):
+    if not _is_current(case) or isinstance(decide_approval(case, ground), Refuse):
         return None
-    return _carried(node, case, before, rounds)
+    return _carried(node, case, before)
 
 
-def _carried(node: Node, case: StudyCase, before: Decision, rounds: int) -> Decision | None:
+def _carried(node: Node, case: StudyCase, before: Decision) -> Decision | None:
     store, study, dataset = node.store, case.study, node.settings.dataset(before.dataset)
     if dataset is None:
         return None
@@ -54,14 +53,24 @@ def _carried(node: Node, case: StudyCase, before: Decision, rounds: int) -> Deci
     )  # fmt: skip
     at = f"{made.at:.3f}"
     with store.transaction():
-        if store.records.decision(before.study) != before:
-            return None  # a person decided meanwhile
+        rounds = _rounds_free(node, before)  # here: a request may be worked on at this moment
+        if rounds < 1:
+            return None
         release(store, dataset.name, before.study, at)
         hold(store, dataset, study, at, rounds=min(rounds, study.file.training.rounds_held))
         store.add_decision(made)
         store.audit("approval-carried", POLICY, study=study.digest, subject=before.study)
     node.epsilons.prepare(study)
     return made
+
+
+def _rounds_free(node: Node, before: Decision) -> int:
+    """Return how many rounds the parent can give to its child; none once a person decided anew."""
+    store, parent = node.store, before.study
+    if store.records.decision(parent) != before or node.cases.standing(parent).refusal is not None:
+        return 0
+    found = held(store, before.dataset, parent)
+    return rounds_left(found) if found else 0
 
 
 def _is_current(case: StudyCase) -> bool:

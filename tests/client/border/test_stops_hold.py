@@ -1,0 +1,81 @@
+"""What a person stopped stays stopped: no new version and no finished training gets around it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from larrey_client.agent import Agent
+from larrey_client.carrying import carry
+from larrey_client.cost import round_mechanism
+from larrey_client.holding import held
+from larrey_client.stopping import stop
+from larrey_protocol.signed import Proposal, sign
+from larrey_protocol.study import Study
+from tests.client.border.test_amendments import PARENT, child, code
+from tests.client.node.conftest import Pki
+from tests.client.node.facts import Approve, audit_of
+from tests.client.node.peer import Peer
+
+
+@pytest.mark.parametrize("which", ["tiny", ""])
+@pytest.mark.parametrize("verb", ["halt", "pause"])
+def test_no_new_version_goes_on_with_what_this_site_stopped(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, lawful: Approve, verb: str, which: str
+) -> None:
+    approve(agent, PARENT)
+    stop(agent.node.store, "halt" if verb == "halt" else "pause", which, "ines")
+    patient = lawful(agent, child(rounds__deadline_s=60.0))
+    pki.people.launch(agent, patient, pki.consortium)
+    assert code(peer, patient) != ""
+    assert held(agent.node.store, "heart", patient.digest) is None
+    assert ("approval-carried", "") not in audit_of(agent)
+
+
+@pytest.mark.parametrize("verb", ["halt", "close", "withdraw"])
+def test_no_new_version_goes_on_by_itself_with_what_the_consortium_stopped(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, lawful: Approve, verb: str
+) -> None:
+    approve(agent, PARENT)
+    pki.people.order(agent, PARENT, pki.consortium, verb=verb, subject="alpha")
+    patient = lawful(agent, child(rounds__deadline_s=60.0))
+    assert code(peer, patient) == "not-launched"
+    assert held(agent.node.store, "heart", patient.digest) is None
+
+
+def test_persons_may_sign_the_new_version_of_what_they_stopped(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, lawful: Approve
+) -> None:
+    approve(agent, PARENT)
+    stop(agent.node.store, "halt", "tiny", "ines")
+    patient: Study = lawful(agent, child(rounds__deadline_s=60.0))
+    for key in (pki.people.it, pki.people.dpo):
+        pki.people.approve(agent, patient, key)
+    pki.people.launch(agent, patient, pki.consortium)
+    assert code(peer, patient) == ""
+
+
+def test_a_round_reserved_while_a_version_is_carried_over_is_not_given_twice(
+    agent: Agent, pki: Pki, approve: Approve
+) -> None:
+    approve(agent, PARENT)
+    store, patient = agent.node.store, child(rounds__deadline_s=60.0)
+    with store.transaction():
+        signed = sign(Proposal(study=patient, proposed_at=1.0), pki.consortium)
+        store.add_proposal(patient.digest, signed)
+    rounds = iter([1])
+
+    def clock() -> float:
+        for number in rounds:  # a request is worked on just now
+            with store.transaction():
+                store.ledger.reserve("heart", PARENT.digest, number, "in", round_mechanism(PARENT))
+        return time.time()
+
+    made = carry(replace(agent.node, now=clock), patient)
+    assert made is not None
+    before, after = (held(store, "heart", one.digest) for one in (PARENT, patient))
+    assert before is not None
+    assert after is not None
+    assert (before.rounds_used, after.rounds_total) == (1, 3)
