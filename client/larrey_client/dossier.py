@@ -1,8 +1,9 @@
 """Every signed document that counts at this site, opened and verified as one value.
 
 Nothing read from the database is believed because it was once put there: each signature is checked
-again, and each document that the audit trail says was kept must still be there. One changed byte,
-or one row gone, and there is no dossier but a sentence that says so; the gate refuses everything.
+again, and each document, halt and resume that the audit trail names must still be there. One
+changed byte, or one row gone, and there is no dossier but a sentence that says so; the gate refuses
+everything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from larrey_client.consortium import (
 from larrey_client.orders import kept_order
 from larrey_client.records import SiteRecords
 from larrey_client.store import SiteStore
-from larrey_protocol.decisions import Approval
+from larrey_protocol.decisions import Approval, Registration
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.people import Person, Role
 from larrey_protocol.permit import Countersignature, Permit
@@ -43,6 +44,7 @@ _KEPT = {
     "approval": "approval-signed",
     "policysignature": "policy-signed",
     "order": "order-received",
+    "registration": "dataset-registered",
 }
 
 
@@ -163,6 +165,8 @@ def _read(records: SiteRecords, pinned: str) -> Dossier:
     _require_all(records, kept)
     for order in kept["order"]:
         kept_order(order)
+    for signed in kept["registration"]:
+        open_signed(signed, Registration, signed.signer)
     versions, signatures = tuple(records.charters()), kept["policysignature"]
     past = history(versions, signatures)
     people = people_ever(past)
@@ -186,6 +190,11 @@ def _require_all(records: SiteRecords, kept: Mapping[str, Iterable[Signed]]) -> 
     if gone:
         raise IntegrityError(
             "document-altered", f"{len(gone)} of the documents that were kept are gone or changed"
+        )
+    if records.stops() != records.stops_on_trail():
+        raise IntegrityError(
+            "document-altered",
+            "what was halted, paused and resumed here is not what the trail says",
         )
 
 

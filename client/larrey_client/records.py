@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from larrey_client.charter import Version, parse_version
-from larrey_client.orders import Stop
+from larrey_client.orders import Stop, StopVerb
 from larrey_protocol.audit import AuditRecord, verify_chain
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
@@ -22,6 +22,12 @@ _RULINGS = (
     "SELECT study, decision, dataset, code, actor, epsilon, signed, at, permit, seats, number"
     " FROM rulings"
 )
+
+_STOPS: Mapping[str, StopVerb] = {
+    "site-halt": "halt",
+    "site-pause": "pause",
+    "site-resume": "resume",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,16 @@ class SiteRecords:
             " WHERE ?1 IS NULL OR study IN ('', ?1) ORDER BY seq"
         )
         return [Stop(*row) for row in self.connection.execute(query, (study,)).fetchall()]
+
+    def stops_on_trail(self) -> list[Stop]:
+        """Return what `stops` has to be: what the audit trail says of it."""
+        query = (
+            "SELECT seq, CAST(record AS TEXT) FROM audit"
+            " WHERE json_extract(CAST(record AS TEXT), '$.action') IN (?, ?, ?) ORDER BY seq"
+        )
+        rows = self.connection.execute(query, tuple(_STOPS)).fetchall()
+        found = [(seq, json.loads(text)) for seq, text in rows]
+        return [Stop(seq, r["study"], _STOPS[r["action"]], r["actor"], r["at"]) for seq, r in found]
 
     def answers(self, study: str) -> list[Answered]:
         """Return every stored answer of a study, oldest first."""

@@ -12,6 +12,7 @@ import pytest
 from larrey_client.agent import Agent
 from larrey_client.cases import Cases
 from larrey_client.settings import SiteSettings
+from larrey_client.stopping import stop
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval
 from larrey_protocol.errors import LarreyError
@@ -42,7 +43,7 @@ def test_half_of_the_signatures_approve_nothing(
     made = pki.people.approve(agent, STUDY, pki.people.it)
     assert (made["decision"], made["missing"]) == ("waiting", ["dpo"])
     assert code(peer) == "study-not-approved"
-    assert agent.node.store.ledger_head.startswith("0:")
+    assert agent.node.store.ledger_head.startswith("1:")  # registered, nothing held
     assert peer.answers == []
 
 
@@ -211,6 +212,25 @@ def test_a_revocation_that_is_deleted_does_not_come_back_as_an_approval(
     assert code(peer) == "document-altered"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM stops",
+        "UPDATE stops SET verb = 'pause'",
+        "UPDATE stops SET study = 'sha256:0'",
+        "INSERT INTO stops SELECT seq + 1, study, 'resume', actor, at FROM stops",
+    ],
+)
+def test_a_halt_that_is_taken_out_of_the_database_still_refuses(
+    agent: Agent, peer: Peer, approve: Approve, change: str
+) -> None:
+    approve(agent, STUDY)
+    stop(agent.node.store, "halt", "", "ines")
+    assert code(peer) == "site-not-ready"
+    tamper(agent, change)
+    assert code(peer) == "document-altered"
+
+
 def test_a_clock_set_back_refuses_until_it_is_right(
     settings: SiteSettings, start: Callable[[], Agent], peer: Peer, approve: Approve
 ) -> None:
@@ -249,7 +269,7 @@ def tamper(agent: Agent, statement: str) -> None:
     """Change the database as somebody with the node's account could."""
     path = agent.node.store.folder / "site.db"
     connection = sqlite3.connect(path, isolation_level=None, timeout=5)
-    for table in ("documents", "proposals"):
+    for table in ("documents", "proposals", "stops"):
         for verb in ("update", "delete"):
             connection.execute(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
     assert connection.execute(statement).rowcount

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from larrey_client import officer as orders
+from larrey_client.dossier import read_dossier
 from larrey_client.families import (
     family_of,
     is_registered,
@@ -129,6 +130,26 @@ def test_registering_takes_the_officers_key(empty: State, dpo: Officer) -> None:
     for people, code in (([dpo.person], "person-unknown"), ([it.person], "role-not-allowed")):
         with pytest.raises(Refusal, match=code):
             register(empty.store, dataset("heart"), patients(1), signed, people, site="alpha")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM documents",
+        "UPDATE documents SET signed = CAST(replace(signed, '8.0', '9.0') AS BLOB)",
+        "UPDATE documents SET signed = CAST(replace(signed, 'signer', 'singer') AS BLOB)",
+    ],
+)
+def test_a_registration_that_was_changed_or_is_gone_is_found(
+    empty: State, dpo: Officer, change: str
+) -> None:
+    add(empty, dpo, "heart", 1, 2)
+    database = empty.store.records.connection
+    assert read_dossier(empty.store.records, dpo.person.key).altered == ""
+    for verb in ("update", "delete"):
+        database.execute(f"DROP TRIGGER documents_no_{verb}")
+    assert database.execute(change).rowcount == 1
+    assert read_dossier(empty.store.records, dpo.person.key).altered
 
 
 def test_a_dataset_is_placed_once(empty: State, dpo: Officer) -> None:
