@@ -32,9 +32,10 @@ from larrey_protocol.enrolment import (
     open_request,
     verify_proof,
 )
-from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
+from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.keys import fingerprint, read_private
 from larrey_protocol.signed import Signed, open_signed
+from larrey_server.closing import COORDINATOR
 from larrey_server.journal import Journal
 from larrey_server.members import Member, MemberRow, Standing
 from larrey_server.registry import Registry, public_key
@@ -43,7 +44,7 @@ __all__ = ["Authority", "Membership"]
 
 _DAY_S = 86400.0
 _MAX_DAYS = 30  # of an invitation
-_MAX_TRIES = 10  # failed joins of one invitation, in one run of the coordinator
+_MAX_TRIES = 10  # joins of one invitation, in one run of the coordinator
 _RENEWAL_PAUSE_S = _DAY_S  # a site renews every other month; more often is a fault or a flood
 
 Facts = dict[str, Any]  # Any: JSON
@@ -93,7 +94,7 @@ class Membership:
         self._max_sites = max_sites
         self._clock = clock
         self._lock = threading.RLock()
-        self._failed: Counter[str] = Counter()  # joins that did not go well, by invitation
+        self._tries: Counter[str] = Counter()  # joins, by invitation
         self.joined: Callable[[str], None] = lambda _: None  # told when a site became a member
         self._listeners: list[Callable[[str], None]] = []
         registry.follow(*journal.members())
@@ -112,7 +113,8 @@ class Membership:
             actor: operator, for the record.
 
         Raises:
-            Refusal: ``already-member``, ``too-many-sites``, ``bad-request``, ``authority-absent``.
+            Refusal: ``already-member``, ``too-many-sites``, ``name-reserved``, ``bad-request``,
+                ``authority-absent``.
         """
         if not 0 < days <= _MAX_DAYS:
             raise Refusal("bad-request", f"an invitation lasts up to {_MAX_DAYS} days", "")
@@ -144,7 +146,8 @@ class Membership:
                 ``invitation-other-site``, ``key-taken``, ``too-many-attempts``.
             IntegrityError: the request does not verify.
         """
-        with self._lock, self._counted(invited.invitation):
+        with self._lock:
+            self._count(invited.invitation)
             request = open_request(Signed.from_bytes(data))
             if request.invitation != invited.invitation:
                 raise _unknown_invitation()
@@ -181,11 +184,13 @@ class Membership:
         """Return a member's next certificate.
 
         Raises:
-            Refusal: ``renewed-lately``, ``key-taken``, ``authority-absent``.
+            Refusal: ``not-a-member``, ``renewed-lately``, ``key-taken``, ``authority-absent``.
             IntegrityError: the request is not signed by the member's signing key.
         """
         with self._lock:
             standing = self._registry.view.standing(site.name)
+            if standing.state != "active":  # it ended while this call waited for its turn
+                raise Refusal("not-a-member", f"the membership of {site.name} has ended")
             request = open_signed(Signed.from_bytes(data), JoinRequest, standing.signing_key)
             if request.site != site.name or request.signing_key != standing.signing_key:
                 raise IntegrityError("wrong-signer", f"{site.name} renews for somebody else")
@@ -297,6 +302,10 @@ class Membership:
             told(site)
 
     def _require_place(self, site: str) -> None:
+        if site == COORDINATOR:
+            raise Refusal(
+                "name-reserved", f"'{site}' is how the coordinator signs", "Choose another."
+            )
         view = self._registry.view
         standing = view.standings.get(site)
         if standing is not None and standing.state == "active":
@@ -306,7 +315,8 @@ class Membership:
                 f"If it lost its keys or its certificate ended: larrey sites revoke {site}",
             )
         count = sum(s.state in ("active", "invited") for s in view.standings.values())
-        if standing is None and count >= self._max_sites:
+        has_place = standing is not None and standing.state == "invited"
+        if not has_place and count >= self._max_sites:
             raise Refusal(
                 "too-many-sites",
                 f"{count} sites are members or invited, the limit is {self._max_sites}",
@@ -323,25 +333,11 @@ class Membership:
         self._journal.add_member(row, AuditRecord(0, row.at, actor, action, subject=row.site))
         self._registry.follow(row)
 
-    def _counted(self, invitation: str) -> _Tries:
-        if self._failed[invitation] >= _MAX_TRIES:
-            raise Refusal("too-many-attempts", "too many joins of this invitation failed", "")
-        return _Tries(self._failed, invitation)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tries:
-    """Counts what fails inside."""
-
-    failed: Counter[str]
-    invitation: str
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, LarreyError):
-            self.failed[self.invitation] += 1
+    def _count(self, invitation: str) -> None:
+        """Count a join; one that went well too, since each is kept."""
+        if self._tries[invitation] >= _MAX_TRIES:
+            raise Refusal("too-many-attempts", "too many joins with this invitation", "")
+        self._tries[invitation] += 1
 
 
 def _key_of(request: bytes) -> Any:  # Any: an EC public key

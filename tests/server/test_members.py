@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,3 +184,72 @@ def test_dates_of_a_certificate_are_read_in_seconds() -> None:
     credential = issue_client(make_authority("x", now=NOW), "x", now=NOW, days=1)
     end = (NOW + dt.timedelta(days=1)).timestamp()
     assert expiry_of(credential.certificate) == pytest.approx(end, abs=1)
+
+
+def member(office: Office, site: str, asking: Asking) -> Member:
+    """Return a site that joined."""
+    invited, invitation, _ = office.invite(site)
+    office.membership.join(invited, asking.signed(site, invitation).to_bytes())
+    return office.registry.sites[site]
+
+
+@pytest.mark.parametrize("end", ["revoked", "left"])
+def test_a_renewal_that_waited_while_the_membership_ended_does_not_bring_it_back(
+    office: Office, end: str
+) -> None:
+    asking = Asking.make("alpha")
+    caller = member(office, "alpha", asking)
+    if end == "revoked":
+        office.membership.revoke("alpha", "operator")
+    else:
+        office.membership.leave("alpha")
+    office.clock[0] += 2 * DAY_S
+    request = Asking.make("alpha", asking.key).signed("alpha")
+    with pytest.raises(Refusal) as caught:
+        office.membership.renew(caller, request.to_bytes())
+    assert caught.value.code == "not-a-member"
+    assert "alpha" not in office.registry.sites
+
+
+def test_a_join_is_not_repeated_without_end(office: Office) -> None:
+    asking = Asking.make("alpha")
+    invited, invitation, _ = office.invite("alpha")
+    data = asking.signed("alpha", invitation).to_bytes()
+    for _ in range(10):
+        office.membership.join(invited, data)
+    rows = len(office.journal.members())
+    with pytest.raises(Refusal) as caught:
+        office.membership.join(invited, data)
+    assert caught.value.code == "too-many-attempts"
+    assert len(office.journal.members()) == rows
+
+
+def test_a_place_that_was_given_away_is_not_there_for_who_had_it(office: Office) -> None:
+    office.invite("alpha")
+    office.membership.revoke("alpha", "operator")
+    office.invite("beta")
+    office.invite("gamma")
+    with pytest.raises(Refusal) as caught:
+        office.invite("alpha")
+    assert caught.value.code == "too-many-sites"
+
+
+def test_no_site_has_the_name_under_which_the_coordinator_signs(office: Office) -> None:
+    with pytest.raises(Refusal) as caught:
+        office.invite("coordinator")
+    assert caught.value.code == "name-reserved"
+
+
+def test_a_request_with_a_key_on_an_unknown_curve_is_malformed(office: Office) -> None:
+    request = x509.load_pem_x509_csr(make_request("alpha")[0]).public_bytes(Encoding.DER)
+    p256, other = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030106")
+    odd = x509_pem(request.replace(p256, other))
+    with pytest.raises(LarreyError) as caught:
+        office.membership.invite("alpha", odd, 3, "operator")
+    assert caught.value.code == "bad-request"
+
+
+def x509_pem(der: bytes) -> bytes:
+    lines = base64.encodebytes(der).decode()
+    name = "CERTIFICATE REQUEST"
+    return f"-----BEGIN {name}-----\n{lines}-----END {name}-----\n".encode()
