@@ -201,8 +201,18 @@ class Exchange:
             finally:
                 stream.cancel()
 
-    def store(self, digest: str, path: Path, *, timeout_s: float, resume: bool) -> None:
+    def store(
+        self,
+        digest: str,
+        path: Path,
+        *,
+        timeout_s: float,
+        resume: bool,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Upload a blob; with ``resume``, only what the coordinator still lacks.
+
+        ``goes_on`` is asked before each part; nothing more is sent once it says no.
 
         Raises:
             TransportError: ``upload-incomplete`` if the coordinator does not have it afterwards.
@@ -215,7 +225,7 @@ class Exchange:
                 if have.complete:
                     return
                 offset = have.have_bytes
-            parts = _parts(digest, path, total, offset)
+            parts = _parts(digest, path, total, offset, goes_on)
             reply = line.exchange.Store(parts, timeout=timeout_s)
         self._count(total - offset, 0)
         if not reply.complete:
@@ -310,10 +320,12 @@ def is_passing(error: TransportError) -> bool:
     return error.code in _PASSING
 
 
-def _parts(digest: str, path: Path, total: int, offset: int) -> Iterator[wire.StorePart]:
+def _parts(
+    digest: str, path: Path, total: int, offset: int, goes_on: Callable[[], bool]
+) -> Iterator[wire.StorePart]:
     with path.open("rb") as file:
         file.seek(offset)
-        while True:
+        while goes_on():
             data = file.read(CHUNK_BYTES)
             yield wire.StorePart(digest=digest, total_bytes=total, offset=offset, data=data)
             offset += len(data)

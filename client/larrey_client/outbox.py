@@ -22,6 +22,7 @@ __all__ = ["Outbox", "patiently"]
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
+_LOOK_EVERY_S = 0.5  # of a long transfer, whether it may go on
 _CODE_PATIENCE_S = 10.0  # a code that cannot be delivered is not worth more
 _T = TypeVar("_T")
 
@@ -60,18 +61,27 @@ class Outbox:
             raise
 
     def deliver(
-        self, incoming: Incoming, answered: Answered, *, deadline: float, is_repeat: bool
+        self,
+        incoming: Incoming,
+        answered: Answered,
+        *,
+        deadline: float,
+        is_repeat: bool,
+        require: Callable[[], object],
     ) -> bool:
         """Upload the update, hand over the reply, return whether the coordinator took it.
+
+        What a person stops while it waits or is being sent is sent no further.
 
         Args:
             incoming: what is answered.
             answered: the stored answer.
             deadline: on the monotonic clock; until then a lost connection is tried again.
             is_repeat: the answer is an earlier one, so that its bytes are checked again.
+            require: asked before each attempt and during long ones; raises if it may not leave.
 
         Raises:
-            Refusal: ``answer-expired``; IntegrityError: ``answer-damaged``.
+            Refusal: ``answer-expired``; IntegrityError: ``answer-damaged``; what ``require`` raises.
             TransportError: it could not be delivered in time.
         """
         path = self._path(answered.update)
@@ -83,10 +93,17 @@ class Outbox:
         )  # fmt: skip
 
         def attempt(count: int) -> bool:
+            require()
             left = max(deadline - self._node.monotonic(), 0.001)
-            resume = is_repeat or count > 0
             with self._about(incoming):
-                self._node.exchange.store(answered.update, path, timeout_s=left, resume=resume)
+                self._node.exchange.store(
+                    answered.update,
+                    path,
+                    timeout_s=left,
+                    resume=is_repeat or count > 0,
+                    goes_on=self._looking(require),
+                )
+            require()
             reply = self._node.exchange.give(give)
             if not reply.accepted:
                 logger.warning("update=%s not taken code=%r", answered.update[:19], code_of(reply))
@@ -102,6 +119,23 @@ class Outbox:
         give = make_give(incoming, update="", code=code, receipt=b"")
         deadline = self._node.monotonic() + _CODE_PATIENCE_S
         patiently(self._node, lambda _: self._node.exchange.give(give), deadline=deadline)
+
+    def _looking(self, require: Callable[[], object]) -> Callable[[], bool]:
+        """Return what says, looking now and then, whether a transfer may go on."""
+        looked_at = self._node.monotonic()
+
+        def goes_on() -> bool:
+            nonlocal looked_at
+            if self._node.monotonic() - looked_at < _LOOK_EVERY_S:
+                return True
+            looked_at = self._node.monotonic()
+            try:
+                require()
+            except LarreyError:
+                return False  # the next attempt says why
+            return True
+
+        return goes_on
 
     def _about(self, incoming: Incoming) -> AbstractContextManager[None]:
         study, round_number, phase, _ = incoming.task.key if incoming.task else ("", 0, "", "")

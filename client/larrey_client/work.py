@@ -2,8 +2,8 @@
 
 The order is the guarantee: gate, stored answer, model, data, RESERVE (durable), training, what
 would leave is checked, COMMIT (durable), sending. Everything that can refuse comes before RESERVE,
-so that a refusal spends nothing; after it nothing is given back. COMMIT asks the gate once more, so
-that what was revoked or halted meanwhile does not leave. Two durable commits a round: that
+so that a refusal spends nothing; after it nothing is given back. COMMIT and sending ask the gate
+once more: what was revoked or halted meanwhile does not leave. Two durable commits a round: that
 an answer was delivered (SETTLE) is written with the next RESERVE. A later call of the same round
 (evaluate, query) works under what train reserved and makes one durable commit: its answer's.
 """
@@ -89,7 +89,11 @@ class Worker:
                 answered, is_repeat = self._answered(request)
                 metrics.enter("sending")
                 is_taken = self._outbox.deliver(
-                    incoming, answered, deadline=request.deadline, is_repeat=is_repeat
+                    incoming,
+                    answered,
+                    deadline=request.deadline,
+                    is_repeat=is_repeat,
+                    require=lambda: self._still_allowed(task),
                 )
             if is_taken:
                 self._unsettled[task.key] = self._family(task)
@@ -141,6 +145,14 @@ class Worker:
         if study is None:
             raise Refusal("study-not-approved", "no study of that digest was approved here")
         return study
+
+    def _still_allowed(self, task: Task) -> None:
+        """Ask the gate again about work that is done; late is no reason, the debit is made.
+
+        Raises:
+            Refusal: with the code of the rule that says no.
+        """
+        self._ask_gate(task, 1.0, is_answered=True, is_begun=True)
 
     def _family(self, task: Task) -> str:
         """Return the cohort family that pays for a study."""
@@ -258,8 +270,7 @@ class Worker:
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
         with self._outbox.dropped_if_refused(digest), store.transaction():
-            # Late or not, its own debit counted.
-            self._ask_gate(task, 1.0, is_answered=True, is_begun=True)
+            self._still_allowed(task)
             if task.phase == TRAIN:
                 store.ledger.commit(
                     family, task.study, task.round, task.model, digest,

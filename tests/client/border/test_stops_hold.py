@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from larrey_client.agent import Agent
 from larrey_client.carrying import carry
 from larrey_client.cost import round_mechanism
+from larrey_client.exchange import CHUNK_BYTES, _parts
 from larrey_client.holding import held
 from larrey_client.stopping import stop
 from larrey_protocol.signed import Proposal, sign
@@ -17,7 +19,8 @@ from larrey_protocol.study import Study
 from tests.client.border.test_amendments import PARENT, child, code
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import Approve, audit_of
-from tests.client.node.peer import Peer
+from tests.client.node.peer import Peer, wait_until
+from tests.client.node.trainers import SmallTrainer
 
 
 @pytest.mark.parametrize("which", ["tiny", ""])
@@ -79,3 +82,43 @@ def test_a_round_reserved_while_a_version_is_carried_over_is_not_given_twice(
     assert before is not None
     assert after is not None
     assert (before.rounds_used, after.rounds_total) == (1, 3)
+
+
+def cut_after_training(agent: Agent, peer: Peer, trainer: SmallTrainer) -> None:
+    """Have a finished update wait, since every transfer of it is cut."""
+    trainer.release.clear()
+    peer.send(peer.first_task(PARENT))
+    assert trainer.entered.wait(5)
+    peer.cuts = 1000
+    trainer.release.set()
+    wait_until(lambda: peer.store_offsets)
+
+
+def test_an_update_that_waits_to_be_sent_does_not_leave_after_a_halt(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    approve(agent, PARENT)
+    cut_after_training(agent, peer, trainer)
+    stop(agent.node.store, "halt", "", "ines")
+    peer.cuts = 0
+    wait_until(lambda: peer.given)
+    assert (peer.given[0].fields["code"], peer.given[0].receipt) == ("site-not-ready", b"")
+
+
+def test_an_update_that_waits_to_be_sent_leaves_after_a_pause(
+    agent: Agent, peer: Peer, approve: Approve, trainer: SmallTrainer
+) -> None:
+    approve(agent, PARENT)
+    cut_after_training(agent, peer, trainer)
+    stop(agent.node.store, "pause", "", "ines")
+    peer.cuts = 0
+    wait_until(lambda: peer.given)
+    assert peer.given[0].fields["code"] == ""
+
+
+def test_a_transfer_that_may_not_go_on_sends_no_further_part(tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    blob.write_bytes(bytes(3 * CHUNK_BYTES))
+    answers = iter([True, False])
+    parts = list(_parts("sha256:0", blob, 3 * CHUNK_BYTES, 0, lambda: next(answers)))
+    assert [len(part.data) for part in parts] == [CHUNK_BYTES]
