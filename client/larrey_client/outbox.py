@@ -81,7 +81,7 @@ class Outbox:
             require: asked before each attempt and during long ones; raises if it may not leave.
 
         Raises:
-            Refusal: ``answer-expired``; IntegrityError: ``answer-damaged``; what ``require`` raises.
+            Refusal: ``answer-expired``; IntegrityError: ``answer-damaged``; as ``require``.
             TransportError: it could not be delivered in time.
         """
         path = self._path(answered.update)

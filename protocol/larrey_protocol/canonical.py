@@ -12,9 +12,10 @@ import json
 import re
 from typing import Any
 
-__all__ = ["DIGEST", "canonical_json", "digest_bytes", "digest_of", "short"]
+__all__ = ["DIGEST", "LARGEST", "canonical_json", "digest_bytes", "digest_of", "short"]
 
 DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+LARGEST = 2**53 - 1  # whole number that every reader of JSON and every database keeps exactly
 
 
 def canonical_json(value: Any) -> bytes:  # Any: JSON values are recursive

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from larrey_protocol.canonical import DIGEST
+from larrey_protocol.canonical import DIGEST, LARGEST
 from larrey_protocol.people import PersonName
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record
@@ -56,7 +56,7 @@ class Order(Record):
     """
 
     study: Digest
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=LARGEST)
     verb: Literal["launch", "pause", "halt", "resume", "close", "withdraw", "release"]
     subject: str = Field("", max_length=80)  # site withdrawn, digest of the model released
     person: PersonName

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import Field, model_validator
 
-from larrey_protocol.canonical import digest_of
+from larrey_protocol.canonical import LARGEST, digest_of
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import PublicKey
 from larrey_protocol.people import Person, require_right
@@ -35,7 +35,7 @@ class Seat(Record):
 class Roster(Record):
     """Everybody the consortium vouches for; kind ``roster``, signed by the consortium's key."""
 
-    version: int = Field(ge=0)
+    version: int = Field(ge=0, le=LARGEST)
     issued_at: float
     sites: tuple[Seat, ...] = Field((), max_length=1000)
     people: tuple[Person, ...] = Field((), max_length=1000)

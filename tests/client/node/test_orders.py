@@ -211,3 +211,14 @@ def test_a_forged_copy_does_not_keep_the_true_order_out(
     wait_until(lambda: ("order-rejected", "bad-signature") in audit_of(agent))
     peer.order(true)
     wait_until(lambda: agent.node.cases.standing(running.digest).stopped == "halted")
+
+
+def test_an_order_with_a_number_that_no_database_holds_keeps_no_later_one_out(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve
+) -> None:
+    study = approve(agent, STUDY)
+    huge = _order(2, "pause", study=study.digest).model_copy(update={"number": 2**63})
+    halt = _order(3, "halt", study=study.digest)
+    peer.order(*(sign(one, pki.consortium).to_bytes() for one in (huge, halt)))
+    wait_until(lambda: ("order-rejected", "malformed-document") in audit_of(agent))
+    assert peer.request(peer.first_task(study)).fields["code"] == "study-halted"
