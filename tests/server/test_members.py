@@ -22,9 +22,10 @@ from larrey_protocol.certificates import (
     make_authority,
     make_request,
 )
-from larrey_protocol.enrolment import MailedRequest, prove
+from larrey_protocol.enrolment import JoinRequest, MailedRequest, prove
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
-from larrey_protocol.keys import fingerprint
+from larrey_protocol.keys import SigningKey, fingerprint
+from larrey_protocol.signed import sign
 from larrey_server.journal import Journal
 from larrey_server.members import Member, MemberRow, fold
 from larrey_server.membership import Authority, Membership
@@ -209,6 +210,33 @@ def test_a_renewal_that_waited_while_the_membership_ended_does_not_bring_it_back
         office.membership.renew(caller, request.to_bytes())
     assert caught.value.code == "not-a-member"
     assert "alpha" not in office.registry.sites
+
+
+def test_a_renewal_changes_the_certificate_s_key_alone(office: Office) -> None:
+    asking, other = Asking.make("alpha"), SigningKey.generate()
+    caller = member(office, "alpha", asking)
+    office.clock[0] += 2 * DAY_S
+    document = JoinRequest(
+        invitation="",
+        site="alpha",
+        request=Asking.make("alpha").request.decode(),
+        signing_key=other.public,
+        at=0.0,
+    )
+    with pytest.raises(IntegrityError, match="wrong-signer"):
+        office.membership.renew(caller, sign(document, asking.key).to_bytes())
+    assert office.registry.sites["alpha"].signing_key == asking.key.public
+
+
+def test_an_invitation_s_credential_ends_with_the_first_renewal(office: Office) -> None:
+    asking = Asking.make("alpha")
+    invited, invitation, _ = office.invite("alpha")
+    office.membership.join(invited, asking.signed("alpha", invitation).to_bytes())
+    assert invited.transport_key in office.registry.view.keys  # the answer may have been lost
+    office.clock[0] += 2 * DAY_S
+    again = Asking.make("alpha", asking.key).signed("alpha")
+    office.membership.renew(office.registry.sites["alpha"], again.to_bytes())
+    assert invited.transport_key not in office.registry.view.keys
 
 
 def test_a_join_is_not_repeated_without_end(office: Office) -> None:

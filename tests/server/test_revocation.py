@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import grpc
 import pytest
 
 from larrey_protocol.audit import AuditRecord
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Certificate, open_signed
 from larrey_protocol.study import Study
+from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_server.journal import Journal
 from larrey_server.members import MemberRow
 from larrey_server.serve import Hub
@@ -87,3 +91,47 @@ def test_an_approval_of_a_site_that_is_gone_does_not_count(federation: Federatio
     with pytest.raises(Refusal) as caught:
         federation.launch(digest)
     assert caught.value.code == "not-enough-approvals"
+
+
+class Racing:
+    """What gRPC tells of a call whose caller's membership ends while the call is let in."""
+
+    def __init__(self, certificate: bytes, end: Callable[[], object]) -> None:
+        self._certificate, self._end = certificate, end
+        self._looks = 0
+        self.aborted: grpc.StatusCode | None = None
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        self._looks += 1
+        if self._looks == 2:
+            self._end()
+        return {"x509_pem_cert": [self._certificate]}
+
+    def abort(self, code: grpc.StatusCode, _: str) -> None:
+        self.aborted = code
+        raise grpc.RpcError
+
+    def code(self) -> grpc.StatusCode | None:
+        return self.aborted
+
+    def cancel(self) -> None:
+        """Come too late: the handler is about to begin."""
+
+
+def test_a_call_that_was_let_in_while_the_membership_ended_does_nothing(
+    federation: Federation,
+) -> None:
+    done: list[str] = []
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda *_: done.append("called"))
+    details = SimpleNamespace(method="/larrey.v1.Studies/Late")
+    gatekeeper = federation.hub.gatekeeper
+    guarded: Any = gatekeeper.intercept_service(lambda _: handler, cast(Any, details))
+    credential, _ = federation.folder.sites["alpha"]
+    coordinator = federation.hub.coordinator
+    context = Racing(
+        credential.certificate, lambda: coordinator.membership.revoke("alpha", "operator")
+    )
+    with pytest.raises(grpc.RpcError):
+        guarded.unary_unary(wire.ListStudiesRequest(), context)
+    assert (done, context.aborted) == ([], grpc.StatusCode.UNAUTHENTICATED)
+    assert "site alpha" not in gatekeeper.calls()

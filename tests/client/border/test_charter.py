@@ -165,6 +165,8 @@ def test_a_file_put_back_is_a_new_version_to_sign(
     assert is_in_effect(store, stricter)
     assert next_version(store.records.charters(), charter_of(unsigned)).number == 3
     assert not is_in_effect(store, unsigned)
+    assert signed(store, unsigned, pki.people, pki.people.it) == ["dpo"]  # version 1 was another
+    assert not is_in_effect(store, unsigned)
 
 
 def test_who_left_stays_who_signed(store: SiteStore, unsigned: SiteSettings, pki: Pki) -> None:
