@@ -4,7 +4,7 @@ First the study is stopped for good, durably; then each `Closer` deletes its par
 what was deleted is signed, kept, written beside the state and told to the coordinator. A kill in
 between is finished at the next look. Rows stay: receipts, orders, audit trail and ledger hold no
 weights and prove the past. A study is closed by a person, by an order of the consortium, when its
-permit ends, or some days after it ended.
+permit ends, when this site left, or some days after it ended.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Past:
         day: today in UTC, by the later of clock and records.
         ended_s: seconds since the coordinator said that it ended; None while it runs.
         is_begun: its closing was begun and cut.
+        has_left: this site left its coordinator.
     """
 
     standing: Standing
@@ -73,21 +74,25 @@ class Past:
     day: dt.date
     ended_s: float | None
     is_begun: bool = False
+    has_left: bool = False
 
 
 def why_close(past: Past, close_after_days: float) -> str:
     """Return why a study is to be closed now, empty while it is not."""
     if past.standing.is_closed:
         return ""
-    if past.is_begun:
-        return "closing-begun"
-    if past.standing.stopped in {"closed", "withdrawn"}:
-        return "closed-by-order"
-    if past.permit is not None and permit_state(past.permit, past.day) in {"EXPIRED", "REVOKED"}:
-        return "permit-ended"
-    if past.ended_s is not None and past.ended_s >= close_after_days * _DAY_S:
-        return "ended-long-ago"
-    return ""
+    permit = permit_state(past.permit, past.day) if past.permit is not None else ""
+    reasons = (
+        (past.is_begun, "closing-begun"),
+        (past.has_left, "site-left"),
+        (past.standing.stopped in {"closed", "withdrawn"}, "closed-by-order"),
+        (permit in {"EXPIRED", "REVOKED"}, "permit-ended"),
+        (
+            past.ended_s is not None and past.ended_s >= close_after_days * _DAY_S,
+            "ended-long-ago",
+        ),
+    )
+    return next((code for holds, code in reasons if holds), "")
 
 
 class Closing:
@@ -157,6 +162,7 @@ class Closing:
                 if known.decision is not None and known.decision.decision != "refused"
             ]
             begun = records.audited("study-closing")
+            has_left = bool(records.documents("departure"))
         found = []
         for study, ended_at in kept:
             past = Past(
@@ -165,6 +171,7 @@ class Closing:
                 day=node.cases.today,
                 ended_s=None if ended_at is None else node.now() - ended_at,
                 is_begun=study.digest in begun,
+                has_left=has_left,
             )
             found.append((study.digest, why_close(past, days)))
         return [(study, code) for study, code in found if code]

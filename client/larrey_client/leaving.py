@@ -1,7 +1,8 @@
 """A site leaves the federation: every approval revoked, every study closed, the departure signed.
 
 The state folder remembers; a node that left asks its coordinator nothing more and does not start
-again. What was spent, received and signed stays on record here.
+again. Leaving that was cut is finished at the next start. What was spent, received and signed stays
+on record here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from larrey_protocol.errors import Refusal, TransportError
 from larrey_protocol.people import Person, require_right
 from larrey_protocol.signed import Signed, open_signed, sign
 
-__all__ = ["departure_of", "is_gone", "leave", "require_member", "tell_departure"]
+__all__ = ["departure_of", "is_gone", "leave", "require_member", "require_task", "tell_departure"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,17 @@ def require_member(records: SiteRecords) -> None:
         Refusal: ``site-left``.
     """
     if departure_of(records) is not None:
-        raise Refusal(
-            "site-left",
-            "this site left its coordinator; its state is kept as proof",
-            "To join again, use a new state folder and a new invitation: larrey-site join",
-        )
+        raise _left()
+
+
+def require_task(records: SiteRecords) -> None:
+    """Return if a node has something to do with this state: work, or a leaving to be finished.
+
+    Raises:
+        Refusal: ``site-left``.
+    """
+    if is_gone(records):
+        raise _left()
 
 
 def tell_departure(node: Node) -> None:
@@ -97,6 +104,14 @@ def tell_departure(node: Node) -> None:
         code = error.code  # it does not take our certificate any more: it knows
     with node.store.transaction():
         node.store.audit("departure-told", node.site, subject=departure.digest, code=code)
+
+
+def _left() -> Refusal:
+    return Refusal(
+        "site-left",
+        "this site left its coordinator; its state is kept as proof",
+        "To join again, use a new state folder and a new invitation: larrey-site join",
+    )
 
 
 def _revoke_all(node: Node, actor: str) -> list[str]:

@@ -95,9 +95,9 @@ def open_node(
         from larrey_client.agent import Agent
         from larrey_client.border import Border
         from larrey_client.closing import payload_closer
-        from larrey_client.leaving import require_member
+        from larrey_client.leaving import require_task
 
-        require_member(store.records)
+        require_task(store.records)
 
         metrics = _metrics(settings, store, tls)
         metrics.watch_isolation(lambda: trainer.isolation)

@@ -246,6 +246,7 @@ def past(**changes: Any) -> Past:
         (past(standing=Standing(stopped="closed")), "closed-by-order"),
         (past(standing=Standing(stopped="withdrawn")), "closed-by-order"),
         (past(is_begun=True), "closing-begun"),
+        (past(has_left=True), "site-left"),
         (past(standing=Standing(is_closed=True), is_begun=True, ended_s=1e9), ""),
     ],
 )
