@@ -52,7 +52,8 @@ class AccessRecorder(grpc.ServerInterceptor):
         handler, method = continuation(handler_call_details), handler_call_details.method
         if handler is None or not method.startswith(_SERVICE):
             return handler
-        arity = "unary_stream" if handler.response_streaming else "unary_unary"
+        requests = "stream" if handler.request_streaming else "unary"
+        arity = f"{requests}_{'stream' if handler.response_streaming else 'unary'}"
         behavior: Behavior = getattr(handler, arity)
         wrap = self._stream if handler.response_streaming else self._single
         recorded = wrap(method.removeprefix(_SERVICE), behavior)

@@ -1,4 +1,4 @@
-"""Decides before any handler runs whether a caller may make a call, and counts calls.
+"""Decides before any handler runs, or any request is read, whether a caller may make a call.
 
 Identity is the client certificate's public key; rights follow from the role alone: sites speak
 Exchange, Studies and Flower's Fleet and renew their certificate, operators speak Control, either
@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import Message
 
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Member, Registry
@@ -110,30 +109,31 @@ class Gatekeeper(grpc.ServerInterceptor):
             return dict(self._running)
 
     def _guard(self, method: str, handler: Handler) -> Handler:
-        """Return ``handler`` behind the checks, in the pool that suits it."""
-        arity = ("unary" if not handler.request_streaming else "stream") + (
-            "_unary" if not handler.response_streaming else "_stream"
-        )
-        behavior = getattr(handler, arity)
-        checked = (
-            self._streaming(method, behavior)
-            if handler.response_streaming
-            else self._single(method, behavior)
-        )
+        """Return ``handler`` behind the checks, in the pool that suits it.
+
+        Every method is served as if requests streamed in: gRPC reads a single request before it
+        calls the handler, and would let anybody hold a thread with a request that never comes.
+        """
+        arity = f"{_way(handler.request_streaming)}_{_way(handler.response_streaming)}"
+        behavior: Behavior = getattr(handler, arity)
+        if not handler.request_streaming:
+            behavior = _with_one(behavior)
+        wrap = self._streaming if handler.response_streaming else self._single
+        checked = wrap(method, behavior)
         if method in _WAITING:
             checked.experimental_thread_pool = self._waiting  # type: ignore[attr-defined]
-        build = getattr(grpc, f"{arity}_rpc_method_handler")
+        build = getattr(grpc, f"stream_{_way(handler.response_streaming)}_rpc_method_handler")
         guarded: Handler = build(checked, handler.request_deserializer, handler.response_serializer)
         return guarded
 
     def _single(self, method: str, behavior: Behavior) -> Behavior:
         record = self._metrics.call_recorder(method, timed=method not in _WAITING)
 
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
+        def call(requests: Any, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
             try:
                 with self._admitted(method, context) as caller:
-                    return behavior(self._counted(caller, request), context)
+                    return behavior(self._counted(caller, requests), context)
             finally:
                 record(context, time.perf_counter() - start)
 
@@ -142,25 +142,21 @@ class Gatekeeper(grpc.ServerInterceptor):
     def _streaming(self, method: str, behavior: Behavior) -> Behavior:
         record = self._metrics.call_recorder(method, timed=method not in _WAITING)
 
-        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             start = time.perf_counter()
             try:
                 with self._admitted(method, context) as caller:
-                    yield from behavior(self._counted(caller, request), context)
+                    yield from behavior(self._counted(caller, requests), context)
             finally:
                 record(context, time.perf_counter() - start)
 
         return call
 
-    def _counted(self, caller: Member, request: Any) -> Any:
-        """Return the request, or its parts as they come; what a site sends is counted."""
+    def _counted(self, caller: Member, requests: Iterator[Any]) -> Iterator[Any]:
+        """Return the requests as they come; what a site sends is counted."""
         if caller.role != "site":
-            return request
-        count = self._metrics.byte_counter(caller.name)
-        if not isinstance(request, Message):
-            return _counting(request, count)
-        count(request.ByteSize())
-        return request
+            return requests
+        return _counting(requests, self._metrics.byte_counter(caller.name))
 
     @contextmanager
     def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[Member]:
@@ -193,6 +189,22 @@ class Gatekeeper(grpc.ServerInterceptor):
                 self._contexts[place].discard(context)
                 if not self._running[place]:
                     del self._running[place], self._contexts[place]
+
+
+def _way(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
+
+
+def _with_one(behavior: Behavior) -> Behavior:
+    """Return what waits for one request and answers it."""
+
+    def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        request = next(requests, None)
+        if request is None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request-missing")
+        return behavior(request, context)
+
+    return call
 
 
 def _counting(parts: Iterator[Any], count: Callable[[float], None]) -> Iterator[Any]:
