@@ -33,6 +33,7 @@ from larrey_client.commands import (
 from larrey_client.commands.build import Build
 from larrey_client.settings import load_settings
 from larrey_protocol.errors import LarreyError
+from larrey_protocol.newfile import file_failed
 
 __all__ = ["build_parser", "main"]
 
@@ -65,15 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(options.config) if options.needs_settings else None
         value = options.act(settings, options)
+        if value is not None:
+            sys.stdout.write((json.dumps(value) if options.json else options.tell(value)) + "\n")
+            sys.stdout.flush()
     except LarreyError as error:
-        sys.stderr.write(f"larrey-site: {error}\n")
-        if options.json:
-            said = {"code": error.code, "message": error.message, "next_step": error.next_step}
-            sys.stdout.write(json.dumps({"error": said}) + "\n")
-        return error.exit_status
-    if value is not None:
-        sys.stdout.write((json.dumps(value) if options.json else options.tell(value)) + "\n")
+        return _refused(error, is_json=options.json)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130  # what a shell reports for SIGINT
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _refused(file_failed(error), is_json=options.json)
     return int(getattr(options, "exit_status", 0))
+
+
+def _refused(error: LarreyError, *, is_json: bool) -> int:
+    sys.stderr.write(f"larrey-site: {error}\n")
+    if is_json:
+        said = {"code": error.code, "message": error.message, "next_step": error.next_step}
+        sys.stdout.write(json.dumps({"error": said}) + "\n")
+    return error.exit_status
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -123,7 +123,9 @@ def write_private(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise FileError("file-exists", f"{path} exists; a key is never overwritten") from None
+        raise FileError(
+            "file-exists", f"{path} exists; a key is never overwritten", "Name a new file."
+        ) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
 
@@ -135,7 +137,7 @@ def read_private(path: Path) -> bytes:
         FileError: ``missing-file``, or ``key-exposed`` if other accounts may read or change it.
     """
     if not path.is_file():
-        raise FileError("missing-file", f"expected a key at {path}, found none", "Check the path.")
+        raise FileError("missing-file", f"expected a file at {path}, found none", "Check the path.")
     if path.stat().st_mode & 0o037:  # owner, and a group that may only read (mounted secrets)
         raise FileError("key-exposed", f"{path} is open to others", f"Run: chmod 600 {path}")
     return path.read_bytes()

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 from larrey_protocol.errors import LarreyError
+from larrey_protocol.newfile import file_failed
 from larrey_server import cli_audit, cli_members, cli_people, cli_permit, cli_study
 
 __all__ = ["main", "make_parser"]
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        sys.stderr.write(f"error: {file_failed(error)}\n")
+        return 2
 
 
 def make_parser() -> argparse.ArgumentParser:

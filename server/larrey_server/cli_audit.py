@@ -58,7 +58,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def _verify(parsed: argparse.Namespace) -> int:
     from larrey_server.trail import verify
 
-    print_facts(verify(_trail(parsed)), as_json=parsed.json)
+    print_facts(verify(_trail(parsed), needs_seal=True), as_json=parsed.json)
     return 0
 
 
@@ -109,10 +109,11 @@ def _trail(parsed: argparse.Namespace) -> Trail:
         with open_operator(parsed) as operator:
             return read_trail(operator.audit())
     from larrey_server.journal import Journal
+    from larrey_server.seal import read_seal
 
     journal = Journal.look(parsed.state / "coordinator.db")
     try:
-        return read_trail(told(journal))
+        return read_trail(told(journal, seal=read_seal(parsed.state)))
     finally:
         journal.close()
 
@@ -131,4 +132,9 @@ def _print(rows: list[dict[str, Any]], lines: list[str], *, as_json: bool) -> No
 
 def _day(text: str) -> float:
     """Return the beginning of a day in UTC, in seconds since 1970."""
-    return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).timestamp()
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).timestamp()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a day such as 2026-01-31, found '{text}'"
+        ) from None

@@ -96,6 +96,7 @@ def _invite(parsed: argparse.Namespace) -> int:
     from larrey_protocol.certificates import authority_fingerprint, make_request
     from larrey_protocol.enrolment import Invitation
     from larrey_protocol.keys import fingerprint, write_private
+    from larrey_protocol.newfile import require_new
     from larrey_server.settings import load_operator
     from larrey_server.signers import consortium_key
 
@@ -105,8 +106,8 @@ def _invite(parsed: argparse.Namespace) -> int:
             "an invitation is a secret and is not shown on a terminal",
             f"larrey invite {parsed.site} > {parsed.site}.invite, or --out FILE",
         )
-    if parsed.out is not None and parsed.out.exists():
-        raise UsageError("file-exists", f"{parsed.out} exists already", "Choose another --out.")
+    if parsed.out is not None:
+        require_new(parsed.out)
     settings = load_operator(parsed.operator)
     consortium = consortium_key(settings)
     request, key = make_request(f"invitation {parsed.site}")
@@ -173,10 +174,10 @@ def _one(parsed: argparse.Namespace, name: str) -> int:
 def _admit(parsed: argparse.Namespace) -> int:
     from larrey_protocol.certificates import replace_file
     from larrey_protocol.enrolment import Admission, MailedRequest, read_record
+    from larrey_protocol.newfile import require_new
     from larrey_protocol.tomlfile import read_text
 
-    if parsed.out.exists():
-        raise UsageError("file-exists", f"{parsed.out} exists already", "Choose another --out.")
+    require_new(parsed.out)
     mailed = read_record(read_text(parsed.request).encode(), MailedRequest, str(parsed.request))
     with open_operator(parsed) as operator:
         answer = operator.members({"verb": "admit", "request": mailed.model_dump(mode="json")})

@@ -81,6 +81,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _new_person(parsed: argparse.Namespace) -> int:
     from larrey_protocol.keys import SigningKey, fingerprint
+    from larrey_protocol.newfile import require_new
     from larrey_protocol.passphrase import new_passphrase
     from larrey_protocol.people import Person
     from larrey_protocol.tomlfile import validate
@@ -89,6 +90,7 @@ def _new_person(parsed: argparse.Namespace) -> int:
     key = SigningKey.generate()
     facts = {"name": parsed.name, "role": parsed.role, "key": key.public}
     person = validate(facts, Person, "person new")
+    require_new(parsed.out)
     key.save(parsed.out, new_passphrase(f"New passphrase of {parsed.out}: "))
     sys.stdout.write(table("people", person))
     sys.stderr.write(f"fingerprint to read out by phone: {fingerprint(key.public)}\n")

@@ -53,18 +53,14 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _new(parsed: argparse.Namespace) -> int:
-    from larrey_protocol.errors import FileError
+    from larrey_protocol.newfile import require_new
     from larrey_server.permits import TEMPLATE
 
     day = _today()
     text = TEMPLATE.format(day=day, year_later=day + dt.timedelta(days=365))
-    try:
-        with parsed.out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise FileError(
-            "file-exists", f"{parsed.out} exists already", "Choose another --out."
-        ) from None
+    require_new(parsed.out)
+    with parsed.out.open("x", encoding="utf-8") as file:
+        file.write(text)
     sys.stderr.write(f"fill in {parsed.out}, then: larrey permit sign {parsed.out}\n")
     return 0
 

@@ -120,7 +120,8 @@ def _amend(parsed: argparse.Namespace) -> int:
 
 
 def _release(parsed: argparse.Namespace) -> int:
-    from larrey_protocol.errors import FileError, UsageError
+    from larrey_protocol.errors import UsageError
+    from larrey_protocol.newfile import require_new
     from larrey_server.release import verify_bundle
 
     if parsed.verify is not None:
@@ -128,8 +129,7 @@ def _release(parsed: argparse.Namespace) -> int:
         return 0
     if not parsed.study or parsed.out is None:
         raise UsageError("missing-argument", "expected STUDY and --out FILE, or --verify FILE")
-    if parsed.out.exists():
-        raise FileError("file-exists", f"{parsed.out} exists already", "Choose another --out.")
+    require_new(parsed.out)
     with open_operator(parsed) as operator:
         bundle = _bundle(operator, parsed.study)
         facts = verify_bundle(bundle, operator.consortium())

@@ -19,8 +19,9 @@ import grpc
 
 from larrey_protocol.canonical import short
 from larrey_protocol.decisions import Order
-from larrey_protocol.errors import LarreyError, Refusal, TransportError, UsageError
+from larrey_protocol.errors import LarreyError, Refusal, TransportError
 from larrey_protocol.keys import read_private
+from larrey_protocol.newfile import require_new
 from larrey_protocol.signed import Proposal, Signed, open_signed, sign
 from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -173,10 +174,9 @@ class Operator:
         """Write the model after a round to a new file and return its bytes.
 
         Raises:
-            UsageError: ``file-exists``.
+            FileError: ``file-exists`` or ``missing-folder``.
         """
-        if path.exists():
-            raise UsageError("file-exists", f"{path} exists already", "Choose another --out.")
+        require_new(path)
         part = path.with_name(path.name + ".part")
         try:
             with self._answered(), part.open("wb") as file:

@@ -152,7 +152,12 @@ def _tell_egress(value: Json) -> str:
 
 def _day(text: str) -> float:
     """Return the beginning of a day in UTC, in seconds since 1970."""
-    return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).timestamp()
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).timestamp()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a day such as 2026-01-31, found '{text}'"
+        ) from None
 
 
 def _time(at: float) -> str:

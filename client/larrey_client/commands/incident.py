@@ -95,10 +95,10 @@ def _write(settings: SiteSettings, config: Path, number: int, out: Path) -> str:
 
 
 def _require_new(out: Path | None) -> None:
-    from larrey_protocol.errors import UsageError
+    from larrey_protocol.newfile import require_new
 
-    if out is not None and out.exists():
-        raise UsageError("file-exists", f"{out} exists already", "Choose another --out.")
+    if out is not None:
+        require_new(out)
 
 
 def _tell_open(value: Json) -> str:

@@ -122,7 +122,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _day(text: str) -> dt.date:
-    return dt.date.fromisoformat(text)
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a day such as 2026-01-31, found '{text}'"
+        ) from None
 
 
 def _tell(value: Json) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from larrey_client.commands.build import Build, Json
 from larrey_client.settings import SiteSettings
 from larrey_protocol.keys import SigningKey, fingerprint
+from larrey_protocol.newfile import require_new
 from larrey_protocol.passphrase import new_passphrase
 from larrey_protocol.people import Person
 from larrey_protocol.tomlfile import validate
@@ -36,6 +37,7 @@ def _new(_: SiteSettings, options: argparse.Namespace) -> Json:
     key = SigningKey.generate()
     fields = {"name": options.name, "role": options.role, "key": key.public}
     person = validate(fields, Person, "person")
+    require_new(options.out)
     key.save(options.out, new_passphrase(f"New passphrase of {options.out}: "))
     sys.stderr.write(f"Key written to {options.out}; it stays with {person.name} alone.\n")
     return person.model_dump(mode="json") | {"fingerprint": fingerprint(key.public)}
