@@ -20,6 +20,7 @@ from larrey_server.coordinator import Coordinator
 from larrey_server.exchange_service import chunks
 from larrey_server.gatekeeper import Gatekeeper
 from larrey_server.members_command import answer_members
+from larrey_server.seal import read_seal
 from larrey_server.trail import told
 
 __all__ = ["MAX_WATCHES", "ControlService"]
@@ -145,7 +146,8 @@ class ControlService(stubs.ControlServicer):
         self, request: wire.DocumentQuery, context: grpc.ServicerContext
     ) -> Iterator[wire.Event]:
         """Stream the audit trail and what witnesses it."""
-        for document in told(self._coordinator.journal, request.after):
+        coordinator = self._coordinator
+        for document in told(coordinator.journal, request.after, read_seal(coordinator.state)):
             yield wire.Event(json=_json(document))
 
     def Members(

@@ -41,6 +41,7 @@ from larrey_server.presence import Presence
 from larrey_server.registry import Registry, public_key
 from larrey_server.round_values import plan_of, restore
 from larrey_server.rounds import begin
+from larrey_server.seal import Seal
 from larrey_server.settings import CoordinatorSettings
 from larrey_server.spool import Spool
 from larrey_server.studies import StudyBook
@@ -63,6 +64,7 @@ class Coordinator:
         self.state = settings.coordinator.state
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal.open(self.state / "coordinator.db")
+        self.journal.on_audit = Seal(self.state, self.signer, time.time).write
         self.registry = registry
         self.metrics = metrics
         self.spool = Spool.open(self.state / "spool")

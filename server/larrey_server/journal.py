@@ -131,6 +131,7 @@ class Journal:
         self._lock_descriptor = lock_descriptor
         self._mutex = threading.RLock()
         self._last = _last_record(connection)
+        self.on_audit: Callable[[str], None] = lambda _: None  # told each new head
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -342,6 +343,8 @@ class Journal:
                 self._connection.rollback()
                 self._last = last
                 raise
+            if self._last is not None and self._last is not last:
+                self.on_audit(self._last.head)
 
     def _chain(self, record: AuditRecord) -> AuditRecord:
         """Add a record behind the last one, inside the present transaction."""

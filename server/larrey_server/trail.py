@@ -1,9 +1,10 @@
 """The coordinator's audit trail to look at: is it whole, who did what, does a site's trail agree.
 
 Pure, over the documents that `told` reads from a journal: the trail's records, every contribution
-with the receipt that the site signed, and certificates. The trail's heads are kept by others: a
-receipt names the head that the site saw, under the site's signature. So an edited, deleted or moved
-record is found by the chain, and a rewritten or cut trail by the first signed head that it lacks.
+with the receipt that the site signed, certificates, and the seal: the newest head, signed by the
+coordinator after each commit. Heads are kept by others, too: a receipt names the one that the site
+saw, under the site's signature. So an edited, deleted or moved record is found by the chain, and a
+rewritten or cut trail by the first signed head that it lacks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from larrey_protocol.audit import AuditRecord, verify_chain
+from larrey_protocol.decisions import Anchor
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed
 from larrey_server.journal import Journal
@@ -42,6 +44,7 @@ class Trail:
     records: tuple[AuditRecord, ...]
     contributions: tuple[Told, ...]
     certificates: tuple[Signed, ...]
+    seal: Signed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,15 @@ class Difference:
     text: str
 
 
-def told(journal: Journal, after: int = 0) -> Iterator[dict[str, Any]]:  # Any: JSON
-    """Yield what a journal has, one JSON document each; records from number ``after`` + 1 on."""
+def told(
+    journal: Journal, after: int = 0, seal: bytes = b""
+) -> Iterator[dict[str, Any]]:  # Any: JSON
+    """Yield what a journal has, one JSON document each; records from number ``after`` + 1 on.
+
+    The seal is read before the journal, so that no record that it names is missing.
+    """
+    if seal:
+        yield {"seal": seal.decode(errors="replace")}
     for record in journal.audit():
         if record.seq > after:
             yield {"record": asdict(record)}
@@ -90,7 +100,7 @@ def read_trail(documents: Iterable[Json]) -> Trail:
     Raises:
         IntegrityError: ``malformed-document``.
     """
-    records, contributions, certificates = [], [], []
+    records, contributions, certificates, seal = [], [], [], None
     try:
         for document in documents:
             if "record" in document:
@@ -99,22 +109,27 @@ def read_trail(documents: Iterable[Json]) -> Trail:
                 contributions.append(_told(document["contribution"]))
             elif "certificate" in document:
                 certificates.append(Signed.from_bytes(document["certificate"].encode()))
+            elif "seal" in document:
+                seal = Signed.from_bytes(document["seal"].encode())
     except (TypeError, KeyError, AttributeError) as error:
         raise IntegrityError("malformed-document", "the trail cannot be read") from error
-    return Trail(tuple(records), tuple(contributions), tuple(certificates))
+    return Trail(tuple(records), tuple(contributions), tuple(certificates), seal)
 
 
-def verify(trail: Trail) -> dict[str, Any]:  # Any: JSON
+def verify(trail: Trail, *, needs_seal: bool = False) -> dict[str, Any]:  # Any: JSON
     """Return how long the trail is and how many signed heads it meets.
+
+    Without ``needs_seal`` a trail may have none.
 
     Raises:
         IntegrityError: ``audit-broken`` with the number of the first record that does not follow,
-            ``audit-behind-anchor`` with that of the first signed record that is not there, or as
-            `open_signed`.
+            ``audit-behind-anchor`` with that of the first signed record that is not there,
+            ``seal-missing``, or as `open_signed`.
     """
     last = verify_chain(trail.records)
     heads = [receipt.peer_head for receipt in _receipts(trail)]
     heads += [open_signed(one, Certificate, one.signer).audit_head for one in trail.certificates]
+    heads += _sealed(trail, is_needed=needs_seal and last is not None)
     lost = _lost(trail.records, heads)
     if lost:
         raise IntegrityError(
@@ -246,6 +261,20 @@ def _opened(
             "malformed-document", "expected the output of larrey-site audit export"
         ) from error
     return site, records, [(open_signed(one, Receipt, key), one) for one in signed]
+
+
+def _sealed(trail: Trail, *, is_needed: bool) -> list[str]:
+    """Return the head that the coordinator signed last; who certifies studies signs it."""
+    if trail.seal is None:
+        if is_needed:
+            raise IntegrityError(
+                "seal-missing",
+                "the signed head of the audit trail is not beside it",
+                "It is written with the next record; if nobody restored a copy, open an incident.",
+            )
+        return []
+    signers = {one.signer for one in trail.certificates} or {trail.seal.signer}
+    return [open_signed(trail.seal, Anchor, signer).audit_head for signer in signers]
 
 
 def _told(row: Json) -> Told:

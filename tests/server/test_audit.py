@@ -16,16 +16,17 @@ from larrey_protocol.access_log import AccessLog
 from larrey_protocol.audit import AuditRecord, append_record
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.signed import Receipt, Signed, sign
+from larrey_protocol.signed import Certificate, Receipt, Signed, sign
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.cli import main
 from larrey_server.journal import AnswerRow, ContributionRow, Journal, StudyRow, Transition
 from larrey_server.round_values import Cell
+from larrey_server.seal import SEAL, Seal
 from larrey_server.trail import Difference, Trail, query, read_trail, reconcile, told, verify
 from tests.server.peers import Federation, until
 
-KEY = SigningKey.generate()
+KEY, COORDINATOR = SigningKey.generate(), SigningKey.generate()
 DIGEST = "sha256:" + "1" * 64
 STUDY = StudyRow(DIGEST, "sketch", b"signed proposal", "proposed", 5.0)
 Change = Callable[[list[AuditRecord]], list[AuditRecord]]
@@ -46,6 +47,7 @@ class Both:
         self.site: list[AuditRecord] = []
         self.receipts: list[Signed] = []
         journal = Journal.open(self.path)
+        journal.on_audit = Seal(folder, COORDINATOR, lambda: 9.0).write
         journal.propose(STUDY, "ada")
         self.note("study-approved")
         journal.answer(DIGEST, AnswerRow("alpha", "approved", "", b"signed"), 5.5)
@@ -125,6 +127,46 @@ def test_a_cut_after_the_last_signed_head_shows_at_the_next_site(both: Both) -> 
     assert verify(cut)["audit_records"] == 3  # no receipt has seen record 4 yet
     both.receipts.append(both.receipt(3, both.trail.records[3].head))
     assert ("missing", "record", 3, 4) in named(reconcile(cut, both.export()))
+
+
+def test_a_cut_of_any_length_is_found_by_the_seal_with_its_number(
+    both: Both, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", "verify", "--state", str(tmp_path)]
+    assert main(words) == 0
+    with sqlite3.connect(both.path) as db:
+        db.execute("DROP TRIGGER audit_no_delete")
+        db.execute("DELETE FROM audit WHERE seq = 4")
+    db.close()
+    assert main(words) == 1
+    assert "record 4 of the audit trail was signed" in capsys.readouterr().err
+
+
+def test_an_older_seal_is_met_by_the_longer_trail(both: Both, tmp_path: Path) -> None:
+    Seal(tmp_path, COORDINATOR, lambda: 9.0).write(both.trail.records[1].head)
+    assert main(["audit", "verify", "--state", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"no seal", b'{"kind": "anchor"}'])
+def test_a_seal_that_is_gone_or_none_is_found(
+    both: Both, tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / SEAL).write_bytes(damage)
+    assert main(["audit", "verify", "--state", str(tmp_path)]) == 1
+    told_ = capsys.readouterr().err
+    assert ("malformed-document" if damage else "seal-missing") in told_
+
+
+def test_the_seal_is_of_who_certifies_studies(both: Both, tmp_path: Path) -> None:
+    sealed = Signed.from_bytes((tmp_path / SEAL).read_bytes())
+    made = Certificate(
+        study=DIGEST, name="sketch", outcome="COMPLETE", rounds_planned=2, rounds_applied=2,
+        sites=("alpha",), matrix=(), audit_head=both.trail.records[3].head, ended_at=9.0,
+    )  # fmt: skip
+    ours = replace(both.trail, seal=sealed, certificates=(sign(made, COORDINATOR),))
+    assert verify(ours, needs_seal=True)["signed_heads"] == 4
+    with pytest.raises(IntegrityError, match="wrong-signer"):
+        verify(replace(ours, certificates=(sign(made, KEY),)), needs_seal=True)
 
 
 def test_a_receipt_that_the_coordinator_dropped_is_missing(both: Both) -> None:
@@ -229,7 +271,7 @@ def test_operators_read_the_trail_and_their_calls_are_on_record(
 ) -> None:
     with federation.operator() as operator:
         trail = read_trail(operator.audit())
-        assert verify(trail)["is_intact"] is True
+        assert verify(trail, needs_seal=True)["signed_heads"] == 1  # nobody worked yet
         operator.list()
     rows = accesses(federation, 2)
     assert [(row["verb"], row["code"]) for row in rows] == [("Audit", "ok"), ("List", "ok")]
