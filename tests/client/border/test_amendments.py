@@ -13,11 +13,12 @@ from larrey_client.settings import SiteSettings
 from larrey_client.views import study_view
 from larrey_privacy.ledger import Hold
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.signed import Answer, Signed, open_signed
+from larrey_protocol.signed import Answer, Signed, open_signed, sign
 from larrey_protocol.study import Study
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import Approve, audit_of
 from tests.client.node.peer import Peer, wait_until
+from tests.client.node.people import make_permit
 from tests.protocol.samples import study as make_study
 
 PARENT = make_study()
@@ -150,6 +151,28 @@ def test_no_approval_is_carried_over_that_does_not_stand(
         pki.people.approve(agent, PARENT, pki.people.it)
     patient = lawful(agent, child(rounds__deadline_s=60.0))
     assert hold_of(agent, patient) is None
+    assert ("approval-carried", "") not in audit_of(agent)
+
+
+def test_no_approval_is_carried_over_from_an_older_permit_or_an_ended_study(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, lawful: Approve
+) -> None:
+    approve(agent, PARENT)
+    newest = Signed.from_bytes(peer.permits[-1])
+    head = make_permit().permit.model_copy(
+        update={"version": 2, "state": "AMENDED", "previous": newest.digest}
+    )
+    amended = sign(make_permit().model_copy(update={"permit": head}), pki.consortium)
+    peer.tell(permits=amended.to_bytes())
+    wait_until(lambda: agent.node.cases.dossier.permit("test/1")[0] == amended.digest)
+    pki.people.countersign(agent, "test/1")
+    patient = lawful(agent, child(rounds__deadline_s=60.0))
+    assert code(peer, patient) in {"permit-changed", "not-held"}
+    for key in (pki.people.it, pki.people.dpo):
+        pki.people.approve(agent, PARENT, key)
+    peer.end(PARENT.digest)
+    wait_until(lambda: ("study-ended", "") in audit_of(agent))
+    lawful(agent, child(rounds__deadline_s=90.0))
     assert ("approval-carried", "") not in audit_of(agent)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from larrey_client.agent import Agent
@@ -17,13 +18,18 @@ from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
+from larrey_protocol.models import phase_layout
 from larrey_protocol.people import Person
+from larrey_protocol.permit import Countersignature
 from larrey_protocol.signed import Answer, Signed, open_signed, sign
+from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve, audit_of, held, receipt_of
 from tests.client.node.peer import Peer, wait_until
-from tests.client.node.people import make_permit, make_roster
+from tests.client.node.people import DOCUMENT, make_permit, make_roster
 from tests.client.node.trainers import SmallTrainer
+from tests.protocol.samples import study as make_study
 
 
 def code(peer: Peer) -> str:
@@ -154,6 +160,34 @@ def test_an_update_that_was_training_when_it_was_revoked_does_not_leave(
     assert held(agent).rounds_used == 1  # what was reserved stays reserved
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"), [("revoke", "approval-revoked"), ("halt", "site-not-ready")]
+)
+def test_an_update_that_was_ready_when_it_was_stopped_does_not_leave(
+    agent: Agent,
+    peer: Peer,
+    pki: Pki,
+    approve: Approve,
+    trainer: SmallTrainer,
+    word: str,
+    expected: str,
+) -> None:
+    approve(agent, STUDY)
+    layout = phase_layout(STUDY, "train")
+
+    def ready(_: Study) -> bytes:  # the trainer is done: nothing is left to interrupt
+        if word == "revoke":
+            pki.people.decide(agent, STUDY, pki.people.dpo, "revoked")
+        else:
+            stop(agent.node.store, "halt", "", "ines")
+        return pack(layout, np.zeros(layout.size, np.float32))
+
+    trainer.make = ready
+    assert code(peer) == expected
+    assert peer.uploads == {}
+    assert held(agent).rounds_used == 1
+
+
 def test_an_approved_study_waits_for_its_launch(
     agent: Agent, peer: Peer, pki: Pki, lawful: Approve
 ) -> None:
@@ -201,6 +235,32 @@ def test_one_byte_changed_in_a_kept_proposal_refuses_it(
     approve(agent, STUDY)
     tamper(agent, f"UPDATE proposals SET signed = {_one_byte()}")
     assert code(peer) == "document-altered"
+
+
+def test_a_kept_proposal_of_another_study_refuses_it(
+    agent: Agent, peer: Peer, approve: Approve, lawful: Approve
+) -> None:
+    approve(agent, STUDY)
+    lawful(agent, make_study(study__name="other", training__learning_rate=0.5))
+    tamper(
+        agent, "UPDATE proposals SET signed = (SELECT signed FROM proposals ORDER BY rowid DESC)"
+    )
+    assert code(peer) == "document-altered"
+
+
+def test_a_countersignature_that_is_not_the_officer_s_counts_for_nothing(
+    agent: Agent, peer: Peer, pki: Pki
+) -> None:
+    peer.tell(permits=_permit(pki))
+    wait_until(lambda: bool(agent.node.cases.dossier.permits))
+    digest = agent.node.cases.dossier.permit("test/1")[0]
+    for key, is_enough in ((pki.people.it, False), (pki.people.dpo, True)):
+        word = Countersignature(
+            permit=digest, document=DOCUMENT, site="alpha", person=pki.people.name(key), at=1.0
+        )
+        with agent.node.store.transaction():
+            agent.node.store.add_document(sign(word, key), subject=digest)
+        assert (digest in agent.node.cases.dossier.countersigned) == is_enough
 
 
 def test_a_revocation_that_is_deleted_does_not_come_back_as_an_approval(

@@ -71,3 +71,11 @@ def test_one_persons_signatures_never_count_as_two(
     mine = [one for one in words if one.key == "k1"]
     if len(needed) > 1:
         assert consent_of(mine, needed).state != "approved"
+
+
+def test_one_key_with_two_roles_is_one_signature() -> None:
+    words = [
+        given_approval(("k1", role), DIGESTS[0], "heart", "approved") for role in ("it", "dpo")
+    ]
+    assert consent_of(words, ("it", "dpo")).state == "partial"
+    assert signatures_on(words, (DIGESTS[0], DIGESTS[1], "heart"), ("it", "dpo"))[1] == ("dpo",)
