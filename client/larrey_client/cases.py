@@ -16,7 +16,7 @@ from larrey_client.consortium import is_entitled
 from larrey_client.cost import app_digest
 from larrey_client.dossier import Dossier, Dossiers, open_proposal
 from larrey_client.gate_facts import Ground, StudyCase, StudyFacts, Warrant
-from larrey_client.orders import Standing, derive, kept_order
+from larrey_client.orders import Standing, derive
 from larrey_client.records import SiteRecords
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
@@ -192,15 +192,10 @@ def parent_in(records: SiteRecords, dossier: Dossier, study: Study) -> Study | N
 
 
 def standing_in(records: SiteRecords, dossier: Dossier, digest: str, *, site: str) -> Standing:
-    """Return how a study stands by the orders of people entitled to give them.
-
-    Raises:
-        IntegrityError: a kept order does not verify.
-    """
-    kept = [kept_order(signed) for signed in records.documents("order", digest)]
+    """Return how a study stands by the orders of people entitled to give them."""
     orders = [
         replace(one, key=dossier.keys[-1]) if one.key in dossier.keys else one
-        for one in kept
+        for one in dossier.orders.get(digest, ())
         if is_entitled(one.key, one.order.verb, dossier.keys, dossier.rosters)
     ]
     is_closed = bool(records.documents("deletionreceipt", digest))

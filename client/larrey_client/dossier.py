@@ -22,7 +22,7 @@ from larrey_client.consortium import (
     trusted_keys,
     trusted_rosters,
 )
-from larrey_client.orders import kept_order
+from larrey_client.orders import KeptOrder, kept_orders
 from larrey_client.records import SiteRecords
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval, Registration
@@ -57,7 +57,8 @@ class Dossier:
         rosters: by version, the empty one first.
         permits: by reference, every version with the digest of its signed form, oldest first.
         countersigned: digests of the permits that this site's officer signed.
-        approvals: by study, in the order in which they were kept.
+        approvals: of this site, by study, in the order in which they were kept.
+        orders: by study, as they are numbered.
         versions: every charter that somebody signed.
         past: those of them that took effect; the last one is in effect.
         signatures: under charters.
@@ -69,6 +70,9 @@ class Dossier:
     permits: Permits = field(default_factory=lambda: MappingProxyType({}))
     countersigned: frozenset[str] = frozenset()
     approvals: Mapping[str, tuple[GivenApproval, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    orders: Mapping[str, tuple[KeptOrder, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
     versions: tuple[Version, ...] = ()
@@ -163,21 +167,20 @@ class Dossiers:
 def _read(records: SiteRecords, pinned: str) -> Dossier:
     kept = {kind: tuple(records.documents(kind)) for kind in _KEPT}
     _require_all(records, kept)
-    for order in kept["order"]:
-        kept_order(order)
     for signed in kept["registration"]:
         open_signed(signed, Registration, signed.signer)
     versions, signatures = tuple(records.charters()), kept["policysignature"]
     past = history(versions, signatures)
-    people = people_ever(past)
+    site, people = past[-1].charter.site if past else "", people_ever(past)
     keys = trusted_keys(pinned, kept["keychange"])
     rosters = trusted_rosters(keys, kept["roster"])
     return Dossier(
         keys=keys,
         rosters=rosters,
         permits=MappingProxyType(dict(permit_chains(keys, rosters, kept["permit"]))),
-        countersigned=_countersigned(kept["countersignature"], people),
-        approvals=MappingProxyType(_approvals(kept["approval"], people)),
+        countersigned=_countersigned(kept["countersignature"], people, site),
+        approvals=MappingProxyType(_approvals(kept["approval"], people, site)),
+        orders=MappingProxyType(kept_orders(kept["order"])),
         versions=versions,
         past=past,
         signatures=signatures,
@@ -198,18 +201,25 @@ def _require_all(records: SiteRecords, kept: Mapping[str, Iterable[Signed]]) -> 
         )
 
 
-def _countersigned(kept: Iterable[Signed], people: Mapping[str, Person]) -> frozenset[str]:
+def _countersigned(
+    kept: Iterable[Signed], people: Mapping[str, Person], site: str
+) -> frozenset[str]:
+    """Return what an officer signed for this site; one person may be officer of several nodes."""
     words = [(open_signed(s, Countersignature, s.signer), people.get(s.signer)) for s in kept]
-    return frozenset(word.permit for word, person in words if person and person.role == "dpo")
+    return frozenset(
+        word.permit
+        for word, person in words
+        if person is not None and (person.role, word.site) == ("dpo", site)
+    )
 
 
 def _approvals(
-    kept: Iterable[Signed], people: Mapping[str, Person]
+    kept: Iterable[Signed], people: Mapping[str, Person], site: str
 ) -> dict[str, tuple[GivenApproval, ...]]:
     found: dict[str, tuple[GivenApproval, ...]] = {}
     for signed in kept:
         word, person = open_signed(signed, Approval, signed.signer), people.get(signed.signer)
-        if person is not None:
+        if person is not None and word.site == site:
             given = GivenApproval(word, signed.signer, person.role)
             found[word.study] = (*found.get(word.study, ()), given)
     return found

@@ -46,6 +46,7 @@ def leave(node: Node, closing: Closing, signed: Signed, people: Iterable[Person]
             raise Refusal("order-differs", "the order signed is not one to leave from here")
         store.add_document(signed)
         store.audit("site-leaves", person.name, subject=signed.digest)
+        store.add_stop("", "halt", person.name)
         studies = _revoke_all(node, person.name)
         store.add_document(sign(Departure(site=node.site, at=node.now()), node.key))
     node.trainer.interrupt()

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from larrey_client.dossier import Dossier
-from larrey_client.orders import kept_order
+from larrey_client.orders import kept_orders
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import digest_bytes, short
 from larrey_protocol.decisions import Order
@@ -69,8 +69,8 @@ class OrderIntake:
             records = self._store.records
             if not records.has_proposal(opened.study):
                 return None
-            kept = records.documents("order", opened.study)
-            last = kept_order(kept[-1]).order.number if kept else 0
+            kept = kept_orders(records.documents("order")).get(opened.study, ())
+            last = kept[-1].order.number if kept else 0
             order = open_order(
                 signed, consortium=dossier.keys[-1], roster=dossier.roster, after=last
             )

@@ -14,7 +14,7 @@ from typing import Literal
 from larrey_protocol.decisions import Order
 from larrey_protocol.signed import Signed, open_signed
 
-__all__ = ["KeptOrder", "Standing", "Stop", "StopVerb", "derive", "kept_order"]
+__all__ = ["KeptOrder", "Standing", "Stop", "StopVerb", "derive", "kept_orders"]
 
 StopVerb = Literal["pause", "halt", "resume"]
 
@@ -119,9 +119,17 @@ def derive(
     return now
 
 
-def kept_order(signed: Signed) -> KeptOrder:
-    """Return an order that was verified when it was kept."""
-    return KeptOrder(open_signed(signed, Order, signed.signer), signed.signer)
+def kept_orders(documents: Iterable[Signed]) -> dict[str, tuple[KeptOrder, ...]]:
+    """Return orders whose right was checked when they were kept, by study, as they are numbered.
+
+    Raises:
+        IntegrityError: one of them does not verify.
+    """
+    opened = [KeptOrder(open_signed(one, Order, one.signer), one.signer) for one in documents]
+    found: dict[str, tuple[KeptOrder, ...]] = {}
+    for kept in sorted(opened, key=lambda one: one.order.number):
+        found[kept.order.study] = (*found.get(kept.order.study, ()), kept)
+    return found
 
 
 def _after_order(now: Standing, kept: KeptOrder, site: str) -> Standing:  # noqa: PLR0911 - a verb each
