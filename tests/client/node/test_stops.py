@@ -278,5 +278,7 @@ def test_only_a_person_of_the_site_makes_it_leave(agent: Agent, running: Study, 
     assert code_at_door(agent, "leave", signed=forged) == "person-unknown"
     resume = order(agent, pki, "resume")
     assert code_at_door(agent, "leave", signed=resume) == "order-differs"
+    elsewhere = order(agent, pki, "leave", after="1:sha256:" + "0" * 64)  # of another trail
+    assert code_at_door(agent, "leave", signed=elsewhere) == "order-differs"
     with agent.node.store.reading() as records:
         assert records.documents("departure") == []
