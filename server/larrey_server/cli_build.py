@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "online",
     "open_operator",
     "print_facts",
+    "print_table",
     "verb",
 ]
 
@@ -97,5 +98,21 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:  # Any: JSO
             sys.stdout.write(f"{name:<{width}}  {text}\n")
 
 
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print one row a line under a head, each column as wide as its widest cell; nothing for none.
+
+    An empty cell is a dash, so that a line splits into as many words as the table has columns.
+    """
+    if not rows:
+        return
+    lines = [tuple(head), *(tuple(str(cell) or "-" for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
 def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from larrey_protocol.errors import Refusal, UsageError
-from larrey_server.cli_build import Subparsers, group, online, open_operator, print_facts, verb
+from larrey_server.cli_build import (
+    Subparsers,
+    group,
+    online,
+    open_operator,
+    print_facts,
+    print_table,
+    verb,
+)
 
 __all__ = ["command"]
 
@@ -146,10 +154,18 @@ def _list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         sys.stdout.write(json.dumps(sites) + "\n")
         return 0
-    for site in sites:
-        end = f"until {_day(site['expires_at'])}" if site["expires_at"] else ""
-        line = f"{site['site']:<24} {site['state']:<8} {end:<17} {site['fingerprint']}"
-        sys.stdout.write(line.rstrip() + "\n")
+    rows = [
+        (
+            site["site"],
+            site["state"],
+            _day(site["expires_at"]) if site["expires_at"] else "",
+            site["fingerprint"],
+        )
+        for site in sites
+    ]
+    print_table(("SITE", "STATE", "UNTIL", "FINGERPRINT"), rows)
+    if not sites:
+        sys.stderr.write("no sites yet; invite one: larrey invite SITE --out site.invite\n")
     return 0
 
 
@@ -167,6 +183,8 @@ def _one(parsed: argparse.Namespace, name: str) -> int:
     if not parsed.json:
         for moment in ("since", "expires_at"):
             facts[moment] = _day(facts[moment]) if facts[moment] else ""
+        known = ("site", "state", "since", "expires_at", "fingerprint", "key")
+        facts = {name: facts[name] for name in (*known, *facts) if name in facts}
     print_facts(facts, as_json=parsed.json)
     return 0
 

@@ -9,7 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from larrey_server.cli_build import Subparsers, group, online, open_operator, print_facts, verb
+from larrey_server.cli_build import (
+    Subparsers,
+    group,
+    online,
+    open_operator,
+    print_facts,
+    print_table,
+    verb,
+)
 
 if TYPE_CHECKING:
     from larrey_protocol.permit import Permit
@@ -122,7 +130,15 @@ def _send(operator: Operator, permit: Permit, parsed: argparse.Namespace) -> int
         "digest": digest,
     }
     print_facts(facts, as_json=parsed.json)
-    sys.stderr.write("each site's data protection officer countersigns this version\n")
+    if permit.permit.state == "REVOKED":
+        sys.stderr.write("what runs under it is halted; every site refuses it from now on\n")
+    else:
+        sys.stderr.write(
+            "each site's data protection officer countersigns this version, and each site approves"
+            " its studies anew\n"
+            if permit.permit.version > 1
+            else "each site's data protection officer countersigns this version\n"
+        )
     return 0
 
 
@@ -145,13 +161,9 @@ def _show(rows: list[dict[str, Any]], parsed: argparse.Namespace) -> int:  # Any
     if parsed.json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return 0
-    for row in rows:
-        stands = row["stands"] if row["stands"] != "REPLACED" else "replaced"
-        sys.stdout.write(
-            f"{row['reference']:<20} {row['version']:>3}  {row['state']:<8} {stands:<13}"
-            f" {row['valid_from']} to {row['valid_until']}  {row['signed_by']:<12}"
-            f" {row['digest'][7:19]}\n"
-        )
+    names = ("reference", "version", "state", "stands", "valid_from", "valid_until", "signed_by")
+    head = ("PERMIT", "VERSION", "SIGNED AS", "TODAY", "FROM", "UNTIL", "SIGNED BY", "DIGEST")
+    print_table(head, [[*(row[name] for name in names), row["digest"][7:19]] for row in rows])
     return 0
 
 

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from larrey_server import cli_orders, cli_versions
 from larrey_server.cli_build import (
@@ -17,8 +17,12 @@ from larrey_server.cli_build import (
     online,
     open_operator,
     print_facts,
+    print_table,
     verb,
 )
+
+if TYPE_CHECKING:
+    from larrey_protocol.signed import Certificate
 
 __all__ = ["command"]
 
@@ -137,24 +141,33 @@ def _list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         sys.stdout.write(json.dumps(studies) + "\n")
         return 0
-    for facts in studies:
-        approved, refused = len(facts["approved"]), len(facts["refused"])
-        sys.stdout.write(
-            f"{facts['digest'][7:19]}  {facts['outcome'] or facts['state']:<9} {facts['name']:<20}"
-            f"{_stopped(facts)} {approved} approved, {refused} refused,"
-            f" {len(facts['silent'])} silent  {facts['permit']} {facts['permit_state']}\n"
-        )
+    head = ("STUDY", "VERSION", "DIGEST", "STATE", "ROUND", "SITES", "PERMIT", "STOPPED")
+    print_table(head, [_row(facts) for facts in studies])
     if not studies:
         sys.stderr.write("no studies yet; propose one: larrey study propose study.toml\n")
     return 0
+
+
+def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
+    answers = ("approved", "refused", *(() if facts["outcome"] else ("outdated", "silent")))
+    return (
+        facts["name"],
+        facts["version"],
+        facts["digest"][7:19],
+        facts["outcome"] or facts["state"],
+        f"{facts['round']}/{facts['rounds']}" if facts["round"] else "",
+        ", ".join(f"{len(facts[name])} {name}" for name in answers if facts[name]),
+        f"{facts['permit']} {facts['permit_state']}",
+        _stopped(facts),
+    )
 
 
 def _stopped(facts: dict[str, Any]) -> str:  # Any: JSON
     """Return who stopped a study and when, empty while nobody did."""
     if not facts["stop"]:
         return ""
-    at = dt.datetime.fromtimestamp(facts["stop_on"], dt.UTC).isoformat(" ", "minutes")
-    return f" {facts['stop']} ordered by {facts['stop_by']} on {at};"
+    at = f"{dt.datetime.fromtimestamp(facts['stop_on'], dt.UTC):%Y-%m-%d %H:%M}"
+    return f"{facts['stop']} ordered by {facts['stop_by']} on {at}"
 
 
 def _watch(parsed: argparse.Namespace) -> int:
@@ -171,15 +184,49 @@ def _model(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _tell_certificate(certificate: Certificate) -> None:
+    """Print how a study ended, then a line a round with what became of each site's work."""
+    ended = dt.datetime.fromtimestamp(certificate.ended_at, dt.UTC)
+    spent: dict[str, float] = {}
+    cells: dict[int, dict[str, str]] = {}
+    for cell in certificate.matrix:
+        code = f" ({cell.code})" if cell.code else ""
+        cells.setdefault(cell.round, {})[cell.site] = cell.outcome + code
+        spent[cell.site] = max(cell.epsilon, spent.get(cell.site, 0.0))
+    facts = {
+        "study": certificate.name,
+        "digest": certificate.study,
+        "outcome": certificate.outcome,
+        "reason": certificate.reason,
+        "rounds": f"{certificate.rounds_applied} of {certificate.rounds_planned} applied",
+        "ended": f"{ended:%Y-%m-%d %H:%M} UTC",
+        "model": certificate.model,
+        "audit_head": certificate.audit_head,
+    }
+    print_facts(facts, as_json=False)
+    sites = certificate.sites
+    rows = [[number, *(row.get(site, "") for site in sites)] for number, row in cells.items()]
+    if any(spent.values()):
+        rows.append(["epsilon", *(f"{spent[site]:.3g}" if site in spent else "" for site in sites)])
+    sys.stdout.write("\n" if rows else "")
+    print_table(("ROUND", *sites), rows)
+
+
 def _certificate(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.keys import fingerprint
+    from larrey_protocol.signed import Certificate
+
     with open_operator(parsed) as operator:
         signed = operator.certificate(parsed.study)
         deletions = operator.find(parsed.study)["deletions"]
     if parsed.json:
         sys.stdout.write(signed.to_bytes().decode() + "\n")
         return 0
-    sys.stdout.write(json.dumps(json.loads(signed.document), indent=2) + "\n")
-    sys.stderr.write(f"signed by {signed.signer}; --json prints it with its signature\n")
+    _tell_certificate(Certificate.model_validate_json(signed.document))
+    sys.stderr.write(
+        "epsilon: per patient at that site, add/remove neighbours, PLD, at the study's delta\n"
+        f"signed by {fingerprint(signed.signer)}; --json prints it with its signature\n"
+    )
     for entry in deletions:
         sys.stderr.write(f"{entry['by']} deleted what it kept and signed a receipt\n")
     return 0

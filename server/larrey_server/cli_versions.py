@@ -185,5 +185,9 @@ def _print_changes(changes: Sequence[Change], parsed: argparse.Namespace, digest
             f"{change.place}: {json.dumps(change.before)} -> {json.dumps(change.after)}{mark}\n"
         )
     sys.stdout.write(f"digest  {digest}\n")
-    sys.stderr.write("sites must approve anew\n" if signs else "approvals carry over\n")
+    sys.stderr.write(
+        "sites must approve anew\n"
+        if signs
+        else "approvals that the version before still has carry over\n"
+    )
     return 0

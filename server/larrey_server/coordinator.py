@@ -246,7 +246,9 @@ class Coordinator:
         path = Checkpoints(self.state / "studies", study).model(wanted)
         if not path.is_file():
             raise Refusal(
-                "no-such-round", f"study {row.name} has no model of round {number}", "Try -1."
+                "no-such-round",
+                f"study {row.name} has no model of round {wanted}",
+                "See how far it is, and whether it was closed: larrey study list",
             )
         return path
 

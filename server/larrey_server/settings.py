@@ -157,7 +157,7 @@ def load_operator(path: Path | None) -> OperatorSettings:
         raise UsageError(
             "no-operator-file",
             "expected an operator file, found neither --operator nor LARREY_OPERATOR",
-            "Name it: larrey study list --operator operator.toml",
+            "Add --operator operator.toml, or name the file in LARREY_OPERATOR.",
         )
     settings = _anchored(load_toml(named, OperatorSettings), named.resolve().parent)
     identity = settings.identity

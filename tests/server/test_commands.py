@@ -108,7 +108,10 @@ def test_a_study_is_proposed_and_listed(operator: str, capsys: pytest.CaptureFix
     listed = json.loads(capsys.readouterr().out)
     assert [facts["digest"] for facts in listed] == [digest]
     assert main(["study", "list", "--operator", operator]) == 0
-    assert capsys.readouterr().out.startswith(digest[7:19])
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:5] == ["STUDY", "VERSION", "DIGEST", "STATE", "ROUND"]
+    assert line.split()[:5] == ["heart", "1", digest[7:19], "proposed", "-"]
+    assert "4 silent" in line
 
 
 @pytest.mark.parametrize(
