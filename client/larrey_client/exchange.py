@@ -224,7 +224,7 @@ class Exchange:
                 have = line.exchange.Offer(offer, timeout=_CALL_TIMEOUT_S)
                 if have.complete:
                     return
-                offset = have.have_bytes
+                offset = min(have.have_bytes, total)
             parts = _parts(digest, path, total, offset, goes_on)
             reply = line.exchange.Store(parts, timeout=timeout_s)
         self._count(total - offset, 0)

@@ -51,7 +51,7 @@ class Head(Record):
     """What the study is called, what it is for, and under which permit."""
 
     name: SiteName
-    version: int = Field(1, ge=1)
+    version: int = Field(1, ge=1, le=10_000)
     parent: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")  # the version that this one amends
     title: str = Field(min_length=3, max_length=200)
     question: str = Field(min_length=3, max_length=2000)
@@ -64,8 +64,8 @@ class Model(Record):
     """A model of the installed registry."""
 
     name: Literal["logistic", "mlp"]
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
-    seed: int = Field(0, ge=0)  # of the public initial parameters; never reaches noise or sampling
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field((), max_length=64)
+    seed: int = Field(0, ge=0, lt=2**32)  # of the public initial parameters; never reaches noise
 
     @model_validator(mode="after")
     def _hidden_fits(self) -> Model:
@@ -139,7 +139,7 @@ class StudySite(Record):
     """An invited site and a public, rounded-down bound of its cohort."""
 
     name: SiteName
-    patients: int = Field(ge=1)
+    patients: int = Field(ge=1, le=10**9)
 
 
 class StudyFile(Record):
