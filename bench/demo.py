@@ -72,7 +72,9 @@ def _table() -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=_disk()) as name:
         folder, start = Path(name), time.perf_counter()
         study = _study()
-        plans = [SitePlan(site, _rows(folder, i), "cancer") for i, site in enumerate(_SITES)]
+        plans = [
+            SitePlan(site, _rows(folder, i), "cancer", unit="pid") for i, site in enumerate(_SITES)
+        ]
         with Federation(create_workspace(folder / "all", plans)) as federation:
             federation.start_coordinator()
             federation.start_sites()

@@ -206,7 +206,9 @@ def noop_workspace(study: Study, *, metrics: bool = False) -> Iterator[Federatio
         "unaccounted": True,
     }
     policy: dict[str, Any] = {"allow_without_dp": ["noop"], "apps": [app], "min_units": 20}
-    plans = [SitePlan(name, data, "noop", policy=policy) for name in study.file.site_names]
+    plans = [
+        SitePlan(name, data, "noop", unit="pid", policy=policy) for name in study.file.site_names
+    ]
     os.environ["PYTHONPATH"] = str(_ROOT.parent)
     with Federation(create_workspace(folder / "sites", plans, metrics=metrics)) as federation:
         yield federation

@@ -96,6 +96,7 @@ def _gate(study: Study) -> Callable[[int], object]:
     warrant = _warrant(study)
     case = StudyCase(
         site, policy, study, study_facts(study, None), ("noop",), "noop", 30, 999,
+        is_registered=True,
         warrant=warrant,
         consent=Consent("approved", warrant.permit_digest, warrant.seats, "noop"),
     )  # fmt: skip

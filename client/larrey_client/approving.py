@@ -15,6 +15,7 @@ from typing import Any
 
 from larrey_client.approvals import GivenApproval, signatures_on
 from larrey_client.cost import study_facts
+from larrey_client.families import is_registered
 from larrey_client.gate import decide_approval
 from larrey_client.gate_facts import Refuse, StudyCase, Warrant
 from larrey_client.holding import (
@@ -140,7 +141,10 @@ class Approving:
         dataset = self._dataset(word.approval.dataset)
         before = self._open_for_approval(case, word)
         facts = study_facts(case.study, node.settings.app(case.study.file.training.app or ""))
-        case = replace(case, facts=facts, dataset=dataset.name, unit=dataset.unit)
+        is_placed = is_registered(store, dataset.name)
+        case = replace(
+            case, facts=facts, dataset=dataset.name, unit=dataset.unit, is_registered=is_placed
+        )
         if before is None:
             parent = case.study.file.study.parent
             free = rounds_free(store, dataset, case.study, parent)

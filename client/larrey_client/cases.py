@@ -15,6 +15,7 @@ from larrey_client.charter import charter_of
 from larrey_client.consortium import is_entitled
 from larrey_client.cost import app_digest
 from larrey_client.dossier import Dossier, Dossiers, open_proposal
+from larrey_client.families import families_on_record
 from larrey_client.gate_facts import Ground, StudyCase, StudyFacts, Warrant
 from larrey_client.orders import Standing, derive
 from larrey_client.records import SiteRecords
@@ -135,6 +136,7 @@ def study_case(
         datasets=tuple(one.name for one in settings.datasets),
         dataset=consent.dataset,
         unit=dataset.unit if dataset else None,
+        is_registered=consent.dataset in families_on_record(records.connection),
         warrant=warrant_in(dossier, study, signed.signer, day),
         consent=consent,
         is_superseded=_is_superseded(records, digest),

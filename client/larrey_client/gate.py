@@ -17,9 +17,10 @@ A study on arrival, before this site's policy (`decide_study`):
     11  epsilon-understated    rounds and spare rounds cost more than the study says
   when a dataset is chosen:
     12  dataset-unknown        site.toml has no dataset of that name
-    13  unit-differs           the contract counts other units than the dataset's patients
-    14  units-below-minimum    fewer patients than the policy or the contract asks for
-    15  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
+    13  dataset-unregistered   this site's officer never placed it in a cohort family
+    14  unit-differs           the contract counts other units than the dataset's patients
+    15  units-below-minimum    fewer patients than the policy or the contract asks for
+    16  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
 
 A person's signature under a study (`decide_approval`), and again every request:
      1  document-altered       a kept document no longer verifies, or is gone

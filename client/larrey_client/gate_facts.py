@@ -116,10 +116,11 @@ class StudyCase:
 
     Attributes:
         datasets: those of site.toml.
-        dataset: the chosen one; empty, like the three after it, until one is chosen.
+        dataset: the chosen one; empty, like the four after it, until one is chosen.
         units: patients found in the dataset.
         rounds_free: such rounds that the ledger can still hold.
         unit: the column by which site.toml tells patients apart.
+        is_registered: this site's officer placed the dataset in a cohort family.
         warrant: None only on arrival, when policy alone is asked.
         consent: what persons here signed about the study.
         is_superseded: a later version of the study was approved here.
@@ -135,6 +136,7 @@ class StudyCase:
     units: int | None = None
     rounds_free: int | None = None
     unit: str | None = None
+    is_registered: bool = False
     warrant: Warrant | None = None
     consent: Consent = NO_CONSENT
     is_superseded: bool = False

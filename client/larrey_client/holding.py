@@ -97,15 +97,15 @@ def hold(
 
     Args:
         store: of the node.
-        dataset: registered here if it never was.
+        dataset: registered.
         study: approved.
         at: a note.
         rounds: fewer than the study's, where an amended version goes on with what was left.
+
+    Raises:
+        Refusal: ``dataset-unregistered``, ``budget-exhausted``.
     """
     family, training = family_of(store, dataset.name), study.file.training
-    if store.ledger.account(family) is None:
-        budget = make_filter(dataset.epsilon, dataset.delta)
-        store.ledger.register(family, budget, unit_of(study), at)
     total, one = training.rounds_held if rounds is None else rounds, round_mechanism(study)
     store.ledger.hold(
         family,

@@ -107,6 +107,16 @@ def _dataset(case: StudyCase) -> Refuse | None:
     return Refuse("dataset-unknown", f"no dataset '{case.dataset}' here", f"There is: {known}.")
 
 
+def _registered(case: StudyCase) -> Refuse | None:
+    if not case.dataset or case.is_registered:
+        return None
+    return Refuse(
+        "dataset-unregistered",
+        f"nobody compared the patients of '{case.dataset}' with those of the other datasets",
+        f"The officer registers it: larrey-site data add {case.dataset} --key FILE",
+    )
+
+
 def _unit(case: StudyCase) -> Refuse | None:
     column = case.study.contract.unit.column
     if case.unit is None or column == case.unit:
@@ -146,6 +156,7 @@ STUDY_RULES = (
     _accounted,
     _claim,
     _dataset,
+    _registered,
     _unit,
     _units,
     _budget,

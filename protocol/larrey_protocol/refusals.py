@@ -46,6 +46,7 @@ MAY_LEAVE = (STANDING_REFUSALS - {"units-below-minimum"}) | frozenset(
         "audit-behind-anchor",
         "clock-set-back",
         "dataset-not-permitted",
+        "dataset-unregistered",
         "deadline-passed",
         "document-altered",
         "duties-not-separate",

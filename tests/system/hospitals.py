@@ -202,7 +202,7 @@ def build(folder: Path) -> Hospitals:
     for number, name in enumerate(SITES):
         data = folder / f"{name}.csv"
         data.write_text(table(number))
-        plans.append(SitePlan(name, data, DATASET, policy=policy))
+        plans.append(SitePlan(name, data, DATASET, unit="pid", policy=policy))
     return Hospitals(Federation(create_workspace(folder / "federation", plans)))
 
 

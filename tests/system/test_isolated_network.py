@@ -62,7 +62,7 @@ def test_a_node_speaks_to_the_coordinator_and_to_nobody_else(
     data = tmp_path / "rows.csv"
     data.write_text(table(1))
     workspace = create_workspace(
-        tmp_path / "federation", [SitePlan("alpha", data, "cohort")], host=COORDINATOR
+        tmp_path / "federation", [SitePlan("alpha", data, "cohort", unit="pid")], host=COORDINATOR
     )
     port = int(workspace.address.rpartition(":")[2])
     operator = str(workspace.operator)

@@ -148,13 +148,14 @@ def _approve(federation: Federation, study: Study, screen: Screen) -> None:
         permit = (study.file.study.permit, "--document", str(decision))
         _site(federation, site, "policy", "sign", *officer)
         _site(federation, site, "permit", "countersign", *permit, *officer)
+        _site(federation, site, "data", "add", study.name, *officer)
         _site(federation, site, "study", "approve", study.name, *officer)
         _await_figures(federation, site)
         return site
 
     with ThreadPoolExecutor(len(workspace.sites)) as pool:
         for site in pool.map(sign, workspace.sites):
-            screen.detail(f"{_title(site)}'s officer signed policy, permit and study")
+            screen.detail(f"{_title(site)}'s officer signed policy, permit, data and study")
     screen.detail(f"each with: larrey-site study approve {study.name} --key dpo.key")
 
 

@@ -1,8 +1,9 @@
 """Everything that people sign before a study may run on one machine: what they would, in order.
 
-The consortium: a roster and a permit. Each site: its policy, the permit's countersignature, the
-approvals that its policy asks for. Signed here with the persons' laboratory keys and handed to the
-node at its own local door, as ``larrey-site`` does, which is not started for each signature.
+The consortium: a roster and a permit. Each site: its policy, the permit's countersignature, its
+datasets' registration, the approvals that its policy asks for. Signed here with the persons'
+laboratory keys and handed to the node at its own local door, as ``larrey-site`` does, which is not
+started for each signature.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from larrey_client.charter import charter_of
+from larrey_client.families import families_on_record
 from larrey_client.local import ask
 from larrey_client.settings import SiteSettings, load_settings
+from larrey_client.store import open_readonly
 from larrey_lab.federation.workspace import Workspace
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.decisions import Approval, PolicySignature
+from larrey_protocol.decisions import Approval, PolicySignature, Registration
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.permit import Countersignature, Permit
@@ -92,7 +95,7 @@ class SiteDesk:
         return self.settings.site.name
 
     def approve(self, study: Study) -> None:
-        """Sign whatever is still unsigned: policy, permit, study.
+        """Sign whatever is still unsigned: policy, permit, datasets, study.
 
         Raises:
             LarreyError: as the node says no, or ``not-proposed`` if the study never arrives.
@@ -110,6 +113,7 @@ class SiteDesk:
         self._await(study.digest)
         self.sign_policy()
         self.countersign(study.file.study.permit)
+        self.register()
 
     def sign_policy(self) -> None:
         """Sign the site's policy for every role that must, where it is not in effect."""
@@ -140,6 +144,28 @@ class SiteDesk:
             at=time.time(),
         )
         self._hand_in("permit countersign", word, "dpo")
+
+    def register(self) -> None:
+        """Place the site's datasets in cohort families, where nobody has.
+
+        Raises:
+            LarreyError: ``unit-required`` where the site does not name its patients' column.
+        """
+        connection = open_readonly(self.settings.site.state)
+        try:
+            placed = families_on_record(connection)
+        finally:
+            connection.close()
+        for dataset in self.settings.datasets:
+            if dataset.name not in placed:
+                self._register(dataset.name)
+
+    def _register(self, dataset: str) -> None:
+        offered = ask(self.settings.site.state, "data scan", dataset=dataset)
+        offered.pop("count")
+        word = Registration(**offered, person="dpo", at=time.time())
+        signed = sign(word, SigningKey.load(self.workspace.site_key(self.site, "dpo")))
+        ask(self.settings.site.state, "data add", document=signed.to_bytes().decode())
 
     def _decide(self, study: str, person: str) -> None:
         terms = ask(self.settings.site.state, "study terms", study=study, dataset=None)

@@ -38,7 +38,7 @@ class SitePlan:
     dataset: str
     epsilon: float = 8.0
     delta: float = 1e-5
-    unit: str = ""  # column that says whose row it is; pinned where the site names it
+    unit: str = ""  # column that says whose row it is; without it no study can be approved
     policy: Mapping[str, Any] = field(default_factory=dict)  # Any: TOML values
 
 

@@ -13,8 +13,9 @@ from larrey_client.anchors import open_anchor
 from larrey_client.run import open_node
 from larrey_client.settings import SiteSettings
 from larrey_client.witnessed import witnessed
+from larrey_protocol.decisions import AnchoredSpend
 from larrey_protocol.roster import Seat
-from larrey_protocol.signed import Signed, sign
+from larrey_protocol.signed import sign
 from tests.client.ledger.conftest import State
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve
@@ -97,11 +98,11 @@ def test_what_is_not_in_the_form_of_an_anchor_does_not_leave_and_stops_nothing(
     start: Callable[[], Agent],
     beta: State,
 ) -> None:
-    """Base64 has more than one spelling; a signature in another verifies, but has room for text."""
-    fields = Signed.from_bytes(anchor_of(beta))
-    odd = fields.model_copy(update={"signature": "!" + fields.signature})
+    """Another site may sign a family's name; it is not this one that tells it."""
+    anchor = open_anchor(anchor_of(beta), BETA.public).anchor
+    named = anchor.model_copy(update={"spent": (AnchoredSpend(family="heart", units=1),)})
     approve(agent, STUDY)
-    peer.witness[:] = [odd.to_bytes()]
+    peer.witness[:] = [sign(named, BETA).to_bytes()]
     peer.request(peer.first_task(STUDY))
     wait_until(lambda: kept(agent) == peer.witness)
     again = start()

@@ -39,6 +39,7 @@ key = "{consortium}"
 [[datasets]]
 name = "heart"
 path = "heart.csv"
+unit = "pid"
 epsilon = 8.0
 delta = 1e-5
 [[people]]
@@ -167,6 +168,7 @@ def propose(peer: Peer, pki: Pki, agent: Agent, study: Study) -> Study:
     peer.propose(sign(Proposal(study=study, proposed_at=1.0), pki.consortium).to_bytes())
     wait_until(lambda: knows(agent, study))
     pki.people.countersign(agent, study.file.study.permit)
+    pki.people.register(agent)
     return study
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from larrey_client.agent import Agent
 from larrey_client.charter import charter_of
+from larrey_client.families import is_registered, patients_digest, register
 from larrey_client.settings import SiteSettings
 from larrey_client.signing import countersign, policy_version, sign_policy
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.decisions import Approval, Order, PolicySignature
+from larrey_protocol.decisions import Approval, Order, PolicySignature, Registration
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.people import Person
 from larrey_protocol.permit import Countersignature, Permit
@@ -94,6 +96,27 @@ class People:
         finally:
             store.close()
         return settings
+
+    def register(self, agent: Agent) -> None:
+        """Place every dataset that names its patients' column, as the officer, where nobody did."""
+        node = agent.node
+        for data in node.settings.datasets:
+            if data.unit is None or is_registered(node.store, data.name):
+                continue
+            patients = hashlib.sha256(data.name.encode()).digest()[:16]  # one, of no other dataset
+            word = Registration(
+                site=node.site,
+                dataset=data.name,
+                unit=data.unit,
+                patients=patients_digest(patients),
+                epsilon=data.epsilon,
+                delta=data.delta,
+                person=self.name(self.dpo),
+                at=1.0,
+            )
+            signed = sign(word, self.dpo)
+            people = node.settings.people
+            register(node.store, data, patients, signed, people, site=node.site)
 
     def countersign(self, agent: Agent, reference: str, key: SigningKey | None = None) -> None:
         """Countersign the newest version of a permit with the authority's document."""

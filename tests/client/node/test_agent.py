@@ -52,6 +52,7 @@ def test_a_round_reserves_trains_signs_and_hands_over(
         "permit-received",
         "study-proposed",
         "permit-countersigned",
+        "dataset-registered",
         *["approval-signed"] * 2,
         "study-approved",
         "round-reserved",

@@ -64,7 +64,7 @@ def test_a_budget_that_does_not_hold_all_rounds_is_refused_at_approval(
     with open_node(poor, lambda _: trainer, threading.Event()) as agent:
         with pytest.raises(LarreyError, match="budget-exhausted"):
             approve(agent, STUDY)
-        assert agent.node.store.ledger_head.startswith("0:")
+        assert agent.node.store.ledger_head.startswith("1:")  # registered, nothing held
 
 
 def test_too_few_patients_are_refused_at_approval(
@@ -94,7 +94,7 @@ def test_a_study_is_refused_that_counts_other_units_than_the_site_says(
     with open_node(strict, lambda _: trainer, threading.Event()) as agent:
         with pytest.raises(LarreyError, match="unit-differs"):
             approve(agent, STUDY)
-        assert agent.node.store.ledger_head.startswith("0:")
+        assert agent.node.store.ledger_head.startswith("1:")  # registered, nothing held
 
 
 def test_a_study_that_ended_before_a_decision_takes_no_budget(
@@ -105,7 +105,7 @@ def test_a_study_that_ended_before_a_decision_takes_no_budget(
     wait_until(lambda: ("study-ended", "") in audit_of(agent))
     with pytest.raises(LarreyError, match="study-ended"):
         pki.people.approve(agent, STUDY, pki.people.it)
-    assert agent.node.store.ledger_head.startswith("0:")
+    assert agent.node.store.ledger_head.startswith("1:")  # registered, nothing held
 
 
 def test_a_node_does_not_start_behind_what_it_signed(

@@ -64,7 +64,7 @@ def warrant(**changes: Any) -> Warrant:
 def case(**changes: Any) -> StudyCase:
     start = StudyCase(
         "alpha", Policy(), STUDY, StudyFacts(2.9), ("heart",), "heart", 100, 4,
-        warrant=warrant(), consent=CONSENT,
+        is_registered=True, warrant=warrant(), consent=CONSENT,
     )  # fmt: skip
     return replace(start, **changes)
 
@@ -146,6 +146,7 @@ STUDY_RULES = [
     ("mechanism-unaccounted", {"facts": StudyFacts(-1, mechanism_code="no-accountant")}, {}),
     ("epsilon-understated", {"facts": StudyFacts(3.00001)}, {"facts": StudyFacts(3.000001)}),
     ("dataset-unknown", {"dataset": "lung"}, {"dataset": ""}),
+    ("dataset-unregistered", {"is_registered": False}, {"is_registered": False, "dataset": ""}),
     ("unit-differs", {"unit": "patient_id"}, {"unit": "pid"}),
     ("units-below-minimum", {"units": 19}, {"units": 20}),
     ("units-below-minimum", {"units": 1, "policy": Policy(min_units=1)}, {"units": None}),
@@ -243,6 +244,7 @@ TASK_RULES = [
         {"study": case(policy=Policy(min_noise_multiplier=4.0))},
     ),
     ("dataset-unknown", {"study": case(datasets=("lung",))}, {}),
+    ("dataset-unregistered", {"study": case(is_registered=False)}, {}),
     ("not-held", {"hold": None}, {}),
     ("study-closed", {"hold": hold(is_closed=True)}, {}),
     (
