@@ -14,7 +14,7 @@ from larrey_client.orders import kept_orders
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import digest_bytes, short
 from larrey_protocol.decisions import Order
-from larrey_protocol.errors import IntegrityError, LarreyError
+from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.orders import open_order
 from larrey_protocol.signed import Signed
 
@@ -74,6 +74,7 @@ class OrderIntake:
             order = open_order(
                 signed, consortium=dossier.keys[-1], roster=dossier.roster, after=last
             )
+            _require_separate(order, signed.signer, dossier)
             self._store.add_document(signed, subject=order.study, number=order.number)
             self._store.audit(
                 "order-received", order.person, study=order.study, subject=signed.digest
@@ -88,3 +89,15 @@ class OrderIntake:
         logger.error("an order was rejected: %s", error)
         with self._store.transaction():
             self._store.audit("order-rejected", "coordinator", subject=digest, code=error.code)
+
+
+def _require_separate(order: Order, key: str, dossier: Dossier) -> None:
+    """Return unless who approved a study here releases it; the coordinator does not know them."""
+    words = dossier.approvals.get(order.study, ())
+    approvers = {one.key for one in words if one.approval.decision == "approved"}
+    if order.verb == "release" and key in approvers:
+        raise Refusal(
+            "duties-not-separate",
+            f"{order.person} released a study that the same person had approved here",
+            "Tell the consortium; another person has to release it.",
+        )

@@ -190,6 +190,19 @@ def test_an_operator_may_halt_and_may_not_resume(
     assert (standing.stopped, standing.stopped_by) == ("halted", "olga")
 
 
+def test_a_release_by_who_approved_here_is_put_on_record_as_refused(
+    agent: Agent, running: Study, peer: Peer, pki: Pki
+) -> None:
+    both = [Person(name="dora", role="member", key=pki.people.dpo.public),
+            Person(name="mia", role="member", key=OTHER.public)]  # fmt: skip
+    roster = make_roster(pki.signing.public, *both, version=2)
+    peer.rosters.append(sign(roster, pki.consortium).to_bytes())
+    peer.order(signed(pki, 2, "release", pki.people.dpo, person="dora", subject=A))
+    wait_until(lambda: ("order-rejected", "duties-not-separate") in audit_of(agent))
+    peer.order(signed(pki, 2, "release", OTHER, person="mia", subject=A))
+    wait_until(lambda: ("order-received", "") in audit_of(agent))
+
+
 def test_an_order_survives_a_restart(
     start: Callable[[], Agent], approve: Approve, peer: Peer, pki: Pki
 ) -> None:
