@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from larrey_server.cli_build import (
 
 if TYPE_CHECKING:
     from larrey_protocol.signed import Certificate
+    from larrey_protocol.study import Study
 
 __all__ = ["command"]
 
@@ -119,10 +121,26 @@ def _propose(parsed: argparse.Namespace) -> int:
     study = load_study(parsed.file)
     check_claims(study)
     with open_operator(parsed) as operator:
+        _require_one(study, operator.list(), parsed.file)
         digest = operator.propose(study)
     print_facts({"name": study.name, "digest": digest}, as_json=parsed.json)
     sys.stderr.write(f"proposed; each site decides: larrey-site study show {short(digest)}\n")
     return 0
+
+
+def _require_one(study: Study, present: Sequence[dict[str, Any]], file: Path) -> None:  # Any: JSON
+    """Refuse a second first version under one name: nobody could tell the two apart by it."""
+    from larrey_protocol.errors import Refusal
+
+    others = [facts for facts in present if facts["name"] == study.name]
+    if study.file.study.version > 1 or study.digest in {facts["digest"] for facts in others}:
+        return
+    if others:
+        raise Refusal(
+            "study-known",
+            f"a study '{study.name}' was proposed already and says something else",
+            f"Change it: larrey study amend {file}; or give the new one another name.",
+        )
 
 
 def _launch(parsed: argparse.Namespace) -> int:

@@ -114,6 +114,17 @@ def test_a_study_is_proposed_and_listed(operator: str, capsys: pytest.CaptureFix
     assert "4 silent" in line
 
 
+def test_a_second_study_of_one_name_is_an_amendment(
+    operator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "propose", str(HEART), "--operator", operator]
+    assert [main(words), main(words)] == [0, 0]  # the same again changes nothing
+    other = heart(tmp_path, "deadline_s = 60.0", "deadline_s = 61.0")
+    assert main(["study", "propose", other, "--operator", operator]) == 1
+    said = capsys.readouterr().err
+    assert "[study-known] Change it: larrey study amend" in said
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
