@@ -177,6 +177,7 @@ def _status(node: Node, agent: Agent) -> Json:
         "ledger_head": heads[0],
         "audit_head": heads[1],
         "isolation": _isolation(node),
+        "witness": node.settings.witness.kinds,
         "stopped": stopped,
     }
 

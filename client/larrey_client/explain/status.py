@@ -50,10 +50,19 @@ def explain_status(status: Json) -> str:
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
+            f"  witness     {_witness(status['witness'])}",
             *explain_isolation(status["isolation"]),
             *explain_stops(status["stopped"]),
         ]
     )
+
+
+def _witness(kinds: Sequence[str]) -> str:
+    """Return what would tell that an old copy of the state was put back."""
+    if "file" in kinds:
+        return " and ".join(kinds)
+    others = "the coordinator and other sites alone would tell of a restored old copy"
+    return f"{kinds[0]}, not read at start: {others}" if kinds else f"none: {others}"
 
 
 def explain_stops(stops: Sequence[Json]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from larrey_client.explain import explain_status
 from larrey_client.settings import SiteSettings
 from larrey_client.watch import Anchors, known_anchors, open_watch
 from larrey_client.witness import FileWitness, Sink, read_anchors
@@ -240,3 +241,23 @@ def test_the_witness_file_counts_from_the_settings_folder() -> None:
     assert Witness(file=Path("w.log")).rooted(Path("/site")).file == Path("/site/w.log")
     assert Witness().rooted(Path("/site")) == Witness()
     assert SiteSettings.model_fields["witness"].default == Witness()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Witness(), "none: the coordinator and other sites alone would tell"),
+        (Witness(syslog="log:601"), "syslog, not read at start"),
+        (Witness(file=Path("w.log")), "file"),
+        (Witness(file=Path("w.log"), syslog="log:601"), "file and syslog"),
+    ],
+)
+def test_status_says_what_would_find_an_old_copy(settings: Witness, words: str) -> None:
+    empty = {"stands": [], "missing": {}}
+    status = dict.fromkeys(
+        ("site", "coordinator", "trouble", "certificate_days", "epsilon_ready"), ""
+    )
+    heads = dict.fromkeys(("ledger_head", "audit_head"), "0:")
+    lists = {"studies": {}, "stopped": [], "isolation": empty, "witness": settings.kinds}
+    text = explain_status({**status, **heads, **lists, "is_connected": True})
+    assert f"  witness     {words}" in text
