@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from larrey_server.journal import Journal
     from larrey_server.registry import Registry
 
-__all__ = ["SCHEMA", "AnchorBook", "AnchorRow", "newest_anchor", "put_anchor"]
+__all__ = ["SCHEMA", "AnchorBook", "AnchorRow", "newest_anchor", "put_anchor", "within"]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS anchors (
@@ -108,7 +108,7 @@ class AnchorBook:
         The short ones first, so that nobody's long one leaves the others without a witness.
         """
         found = sorted((data for one in sites if one != site for data in self.of(one)), key=len)
-        return list(_within(_MAX_TOLD_BYTES, found))
+        return list(within(_MAX_TOLD_BYTES, found))
 
     def _keep(self, site: str, signed: Signed) -> bool:
         if len(signed.document) > _MAX_BYTES:
@@ -124,7 +124,8 @@ def _number(head: str) -> int:
     return int(head.partition(":")[0])
 
 
-def _within(limit: int, documents: Iterable[bytes]) -> Iterator[bytes]:
+def within(limit: int, documents: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield documents as long as they fit into ``limit`` bytes together."""
     for data in documents:
         limit -= len(data)
         if limit < 0:

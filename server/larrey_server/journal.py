@@ -296,6 +296,11 @@ class Journal:
         )
         return float(self._rows(sql, study)[0][0] or 0.0)
 
+    def noted_at(self, action: str, subject: str) -> float:
+        """Return when something was last put on record, in seconds since 1970; 0 if never."""
+        sql = "SELECT MAX(at) FROM audit WHERE action = ? AND subject = ?"
+        return float(self._rows(sql, action, subject)[0][0] or 0.0)
+
     def contributions(self, study: str) -> tuple[ContributionRow, ...]:
         """Return what sites did, by round and attempt, sites in the order of the roster."""
         sql = (
@@ -383,15 +388,6 @@ def _last_record(connection: sqlite3.Connection) -> AuditRecord | None:
 
 def _contribution(study: str, row: ContributionRow) -> tuple[object, ...]:
     cell = row.cell
-    return (
-        study,
-        cell.round,
-        cell.attempt,
-        cell.site,
-        cell.outcome,
-        cell.code,
-        cell.epsilon,
-        cell.nbytes,
-        cell.update,
-        row.receipt,
-    )
+    place = (study, cell.round, cell.attempt, cell.site)
+    what = (cell.outcome, cell.code, cell.epsilon, cell.nbytes, cell.update)
+    return (*place, *what, row.receipt)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from larrey_protocol.lawful import Reason, not_in_force, unlawful
 from larrey_protocol.roster import Roster, open_under
 from larrey_protocol.signed import Answer, Proposal, Signed, open_signed
 from larrey_protocol.study import Study
+from larrey_server.anchors import within
 from larrey_server.claims import check_claims, check_sites
 from larrey_server.journal import AnswerRow, Journal, StudyRow
 from larrey_server.lawbook import LawBook
@@ -33,6 +34,8 @@ _NEXT = {
     "permit-unknown": "Sign and send it: larrey permit sign permit.toml",
     "site-not-on-roster": "Sign a roster with the site: larrey roster sign roster.toml",
 }
+_MAX_ANSWERS = 100  # of one site about one study, in one run; each is a line in the trail
+_MAX_RECEIPTS_BYTES = 4 << 20  # of deletion receipts in one reply
 _AMEND = "Amend the permit, or correct the study: larrey permit history REFERENCE"
 
 
@@ -55,6 +58,7 @@ class StudyBook:
         self._registry = registry
         self._lock = threading.Lock()
         self._studies: dict[str, Study] = {}
+        self._answers: Counter[tuple[str, str]] = Counter()  # by site and study
         # A number no earlier process of this coordinator used, so that sites notice a restart.
         first = time.time_ns() // 1_000_000
         self._revisions: defaultdict[str, int] = defaultdict(lambda: first)
@@ -135,9 +139,9 @@ class StudyBook:
 
         Raises:
             IntegrityError: it is not signed by this site.
-            Refusal: ``unknown-study``, ``not-invited``, ``study-ended``, or ``approval-outdated``
-                for an approval under another permit version or other seats, which is stored all
-                the same but does not count.
+            Refusal: ``unknown-study``, ``not-invited``, ``study-ended``, ``too-many-answers``, or
+                ``approval-outdated`` for an approval under another permit version or other seats,
+                which is stored all the same but does not count.
         """
         answer = open_signed(signed, Answer, self._registry.sites[site].signing_key)
         if answer.site != site:
@@ -148,7 +152,9 @@ class StudyBook:
         if row.state == "ended":
             raise Refusal("study-ended", f"study {short(row.digest)} has ended")
         kept = AnswerRow(site, answer.decision, answer.code, signed.to_bytes())
-        if kept not in self._journal.answers(row.digest):  # a repetition is not put on record
+        given = {one.site: one for one in self._journal.answers(row.digest)}.get(site)
+        if kept != given:  # a repetition is not put on record
+            self._count(kept, given, row.digest)
             self._journal.answer(row.digest, kept, time.time())
             self.changed([site])
         if answer.decision == "approved" and not self._is_current(answer):
@@ -190,10 +196,16 @@ class StudyBook:
             return self._studies[digest]
 
     def documents(self, row: StudyRow) -> list[bytes]:
-        """Return the signed documents about a study: proposal, orders, deletion receipts."""
-        kinds = ("order", "deletionreceipt")
-        kept = [doc for kind in kinds for doc in self._journal.documents(kind, row.digest)]
-        return [row.proposal, *(document.document for document in kept)]
+        """Return the signed documents about a study: proposal, orders, deletion receipts.
+
+        The short receipts first and as many as a reply takes; the journal has all.
+        """
+        orders, receipts = (
+            [one.document for one in self._journal.documents(kind, row.digest)]
+            for kind in ("order", "deletionreceipt")
+        )
+        told = within(_MAX_RECEIPTS_BYTES, sorted(receipts, key=len))
+        return [row.proposal, *orders, *told]
 
     def answers(self, digest: str) -> Answers:
         """Return who decided what, as it counts under the newest permit and roster."""
@@ -235,6 +247,13 @@ class StudyBook:
         self._journal.note(
             AuditRecord(seq=0, at=time.time(), actor=actor, action=action, study=study)
         )
+
+    def _count(self, answer: AnswerRow, before: AnswerRow | None, study: str) -> None:
+        """Count a site's change of mind; what takes an approval back is always heard."""
+        is_way_out = before is not None and before.decision == "approved" != answer.decision
+        if self._answers[answer.site, study] >= _MAX_ANSWERS and not is_way_out:
+            raise Refusal("too-many-answers", f"{answer.site} answered {_MAX_ANSWERS} times")
+        self._answers[answer.site, study] += 1
 
     def _require_lawful(self, study: Study, signer: str) -> None:
         newest = self.law.newest(study.file.study.permit)

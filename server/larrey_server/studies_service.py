@@ -79,6 +79,6 @@ class StudiesService(stubs.StudiesServicer):
             return wire.AnswerReply(recorded=False, code=error.code)
         except Refusal as error:
             return wire.AnswerReply(recorded=False, code=error.code)
-        if afterwards is not None:
-            context.add_callback(afterwards)
+        if afterwards is not None and not context.add_callback(afterwards):
+            afterwards()  # the site hung up already
         return wire.AnswerReply(recorded=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["catch_up", "hear"]
 
+_MAX_BYTES = 1 << 20  # of a deletion receipt; each is kept for ever
+_MAX_DELETIONS = 2  # of a study at one site: the second where it began again from nothing
+
 _Afterwards = Callable[[], None]
 _Reader = Callable[["Coordinator", str, Signed], _Afterwards | None]
 
@@ -37,7 +40,7 @@ def hear(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards | N
     Raises:
         IntegrityError: this site did not sign it, or not about itself.
         Refusal: ``document-unexpected`` for another kind, ``unknown-study``, ``not-invited``,
-            ``unknown-site``.
+            ``unknown-site``, ``document-too-long``, ``deleted-before``.
     """
     reader = _READERS.get(signed.kind)
     if reader is None:
@@ -47,9 +50,13 @@ def hear(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards | N
 
 def catch_up(coordinator: Coordinator) -> None:
     """End the memberships whose departure was kept and did not take effect before a kill."""
-    for row in coordinator.journal.documents("departure"):
-        member = coordinator.registry.sites.get(row.subject)
-        if member is not None and member.signing_key == Signed.from_bytes(row.document).signer:
+    journal, view = coordinator.journal, coordinator.registry.view
+    for row in journal.documents("departure"):
+        member = view.sites.get(row.subject)
+        if member is None or member.signing_key != Signed.from_bytes(row.document).signer:
+            continue
+        told_at = journal.noted_at("departure-received", row.digest)
+        if told_at >= view.standing(row.subject).since:  # else of an earlier membership
             coordinator.membership.leave(row.subject)
 
 
@@ -61,7 +68,17 @@ def _deletion(coordinator: Coordinator, site: str, signed: Signed) -> None:
     row = coordinator.book.find(receipt.study)
     if site not in coordinator.book.study(row.digest).file.site_names:
         raise Refusal("not-invited", f"study {row.name} does not invite {site}")
+    _require_room(coordinator, receipt, signed)
     keep_receipt(coordinator.journal, signed, receipt, time.time())
+
+
+def _require_room(coordinator: Coordinator, receipt: DeletionReceipt, signed: Signed) -> None:
+    if len(signed.document) > _MAX_BYTES:
+        raise Refusal("document-too-long", f"{receipt.by} sent a receipt over {_MAX_BYTES} bytes")
+    kept = coordinator.journal.documents("deletionreceipt", receipt.study)
+    own = [r.digest for r in kept if Signed.from_bytes(r.document).signer == signed.signer]
+    if len(own) >= _MAX_DELETIONS and signed.digest not in own:
+        raise Refusal("deleted-before", f"{receipt.by} deleted {len(own)} times before")
 
 
 def _departure(coordinator: Coordinator, site: str, signed: Signed) -> _Afterwards:

@@ -132,6 +132,6 @@ def test_a_call_that_was_let_in_while_the_membership_ended_does_nothing(
         credential.certificate, lambda: coordinator.membership.revoke("alpha", "operator")
     )
     with pytest.raises(grpc.RpcError):
-        guarded.unary_unary(wire.ListStudiesRequest(), context)
+        guarded.stream_unary(iter((wire.ListStudiesRequest(),)), context)
     assert (done, context.aborted) == ([], grpc.StatusCode.UNAUTHENTICATED)
     assert "site alpha" not in gatekeeper.calls()
