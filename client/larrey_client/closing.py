@@ -152,9 +152,15 @@ class Closing:
             self.close(study, POLICY, code)
 
     def due(self) -> list[tuple[str, str]]:
-        """Return the studies to be closed now, and why."""
+        """Return the studies to be closed now, and why, by the policy that was signed.
+
+        None while a kept document is altered: nothing is deleted by itself then.
+        """
         node = self._node
-        days = node.settings.policy.close_after_days
+        dossier = node.cases.dossier
+        if dossier.altered:
+            return []
+        days = dossier.policy(node.settings.policy).close_after_days
         with node.store.reading() as records:
             kept = [
                 (known.study, records.ended_at(known.study.digest))

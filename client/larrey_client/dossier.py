@@ -24,6 +24,7 @@ from larrey_client.consortium import (
 )
 from larrey_client.orders import KeptOrder, kept_orders
 from larrey_client.records import SiteRecords
+from larrey_client.settings import Policy
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval, Registration
 from larrey_protocol.errors import IntegrityError
@@ -101,9 +102,26 @@ class Dossier:
         Raises:
             IntegrityError: ``document-altered``.
         """
+        self.require_whole()
+        return self.people if self.charter else tuple(declared)
+
+    def policy(self, declared: Policy) -> Policy:
+        """Return the policy in effect, before the first charter the ``declared`` one.
+
+        Raises:
+            IntegrityError: ``document-altered``.
+        """
+        self.require_whole()
+        return self.charter.policy if self.charter else declared
+
+    def require_whole(self) -> None:
+        """Return if nothing was altered.
+
+        Raises:
+            IntegrityError: ``document-altered``.
+        """
         if self.altered:
             raise IntegrityError("document-altered", self.altered, "Open an incident.")
-        return self.people if self.charter else tuple(declared)
 
     @property
     def approvers(self) -> tuple[Role, ...]:

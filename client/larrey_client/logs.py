@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from larrey_client.dossier import read_dossier
 from larrey_client.egress_log import EgressLog
 from larrey_client.incident import open_incidents
 from larrey_client.settings import Policy, SiteSettings
@@ -49,7 +50,7 @@ def open_logs(
     def forever() -> None:
         while True:
             try:
-                purge(logs, store, settings.policy, time.time())
+                purge(logs, store, _in_effect(store, settings), time.time())
             except Exception:
                 logger.exception("logs were not purged")
             if stopping.wait(_PURGE_EVERY_S):
@@ -64,6 +65,12 @@ def open_logs(
         thread.join()
         logs.egress.close()
         logs.access.close()
+
+
+def _in_effect(store: SiteStore, settings: SiteSettings) -> Policy:
+    """Return the policy that the hospital's people signed: the file alone deletes nothing."""
+    with store.reading() as records:
+        return read_dossier(records, settings.consortium.key).policy(settings.policy)
 
 
 def purge_study(logs: Logs, store: SiteStore, study: str) -> int:

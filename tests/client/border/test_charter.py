@@ -14,11 +14,14 @@ import pytest
 from larrey_client.charter import charter_of, effective, next_version, people_ever
 from larrey_client.cli import main
 from larrey_client.dossier import read_dossier
+from larrey_client.egress_log import EgressLog, Sent, open_log
+from larrey_client.logs import open_logs
 from larrey_client.run import open_node
 from larrey_client.settings import Consortium, SiteSettings, load_settings
 from larrey_client.signing import sign_policy
 from larrey_client.store import SiteStore
 from larrey_client.witness_settings import Witness
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.passphrase import PASSPHRASE_FILE
@@ -177,6 +180,26 @@ def test_who_left_stays_who_signed(store: SiteStore, unsigned: SiteSettings, pki
     dossier = read_dossier(store.records, unsigned.consortium.key)
     assert {pki.people.dpo.public, new.dpo.public} <= set(people_ever(dossier.past))
     assert {p.key for p in dossier.people} == {new.it.public, new.dpo.public}
+
+
+@pytest.mark.parametrize(("is_signed", "kept"), [(True, 1), (False, 0)])
+def test_copies_of_what_left_are_not_purged_by_a_policy_that_nobody_signed(
+    store: SiteStore, unsigned: SiteSettings, pki: Pki, is_signed: bool, kept: int
+) -> None:
+    for key in (pki.people.it, pki.people.dpo) if is_signed else ():
+        signed(store, unsigned, pki.people, key)
+    log = EgressLog(unsigned.site.state)
+    data = b"what left"
+    sent = Sent(time.time(), "Exchange/Give", "", 0, "", "", len(data), digest_bytes(data))
+    log.add(sent, data)
+    log.close()
+    policy = unsigned.policy.model_copy(update={"egress_days": 0.0})
+    hasty = unsigned.model_copy(update={"policy": policy})
+    with open_logs(hasty, store, threading.Event()):
+        pass  # it purges at once
+    read = open_log(unsigned.site.state)
+    assert sum(one["is_kept"] for one in read.messages()) == kept
+    read.connection.close()
 
 
 def test_an_auditor_signs_no_policy(store: SiteStore, unsigned: SiteSettings, pki: Pki) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from larrey_client.agent import Agent
 from larrey_client.cli import main
-from larrey_client.closing import Past, why_close
+from larrey_client.closing import Closing, Past, why_close
 from larrey_client.explain import explain_status
 from larrey_client.local import ask
 from larrey_client.orders import Standing
@@ -252,6 +253,17 @@ def past(**changes: Any) -> Past:
 )
 def test_when_a_study_is_closed_by_itself(case: Past, code: str) -> None:
     assert why_close(case, 30.0) == code
+
+
+def test_a_policy_that_nobody_signed_deletes_nothing(
+    agent: Agent, running: Study, peer: Peer
+) -> None:
+    peer.end(running.digest)
+    wait_until(lambda: ("study-ended", "") in audit_of(agent))
+    settings = agent.node.settings
+    hasty = settings.policy.model_copy(update={"close_after_days": 0.0})
+    node = replace(agent.node, settings=settings.model_copy(update={"policy": hasty}))
+    assert Closing(node, ()).due() == []
 
 
 def test_leaving_revokes_and_closes_everything_and_the_node_asks_no_more(
