@@ -150,6 +150,7 @@ while True:
     except UsageError:
         if time.monotonic() > deadline:
             raise
+        time.sleep(0.005)  # leaves the other the processor
 won = 0
 for attempt in range(3):
     connection.execute("BEGIN IMMEDIATE")
@@ -174,7 +175,7 @@ def test_processes_racing_for_the_last_epsilon_win_exactly_what_is_left(site):
     command = [sys.executable, "-c", RACER, str(site.path)]
     racers = [
         subprocess.Popen([*command, name, repr(sigma)], stdout=subprocess.PIPE, text=True)
-        for name in "abc"
+        for name in "ab"
     ]
     won = sum(int(racer.communicate(timeout=60)[0]) for racer in racers)
     site.restart()
