@@ -1,6 +1,6 @@
 """What the agent believes of its trainer's answers: known codes, expected fields, sealed files.
 
-Anything else is ``trainer-failed``. Imports neither torch nor numpy.
+Anything else is ``trainer-failed``; its words are put on one line. Imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from larrey_client.data.identity import HASH_BYTES
+from larrey_client.explain.plain import plain
 from larrey_client.frames import is_sealed
 from larrey_protocol.errors import DataError, LarreyError
 
-__all__ = ["close_files", "failure_of", "field_of", "only_file"]
+__all__ = ["close_files", "failure_of", "field_of", "hashes_of", "only_file"]
 
 # All that a trainer may say went wrong, since a code may leave the site: another word from it would
 # be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
@@ -38,6 +40,7 @@ _CODES = frozenset(
         "trainer-failed",
     }
 )
+_MOST_PATIENTS = 1 << 24  # 256 MiB of hashes
 _KindT = TypeVar("_KindT", int, str)
 
 
@@ -48,7 +51,9 @@ def failure_of(answer: dict[str, Any]) -> LarreyError:
         return LarreyError("trainer-failed", "the trainer reported a code that it does not have")
     try:
         return kind(
-            str(answer["code"]), str(answer.get("message", "")), str(answer.get("next_step", ""))
+            str(answer["code"]),
+            plain(str(answer.get("message", ""))),
+            plain(str(answer.get("next_step", ""))),
         )
     except ValueError:
         return LarreyError("trainer-failed", "the trainer reported an ill-formed code")
@@ -64,6 +69,22 @@ def only_file(answer: dict[str, Any], fds: list[int]) -> int:
         return fds[0]
     close_files(fds)
     raise LarreyError("trainer-failed", f"the trainer sent {len(fds)} files, expected one sealed")
+
+
+def hashes_of(answer: dict[str, Any], fds: list[int]) -> bytes:
+    """Return the patients' hashes in the one file of an answer, and close it.
+
+    Raises:
+        LarreyError: ``trainer-failed`` where it is cut, or larger than any list of patients.
+    """
+    file = only_file(answer, fds)
+    try:
+        size = os.fstat(file).st_size
+        if size % HASH_BYTES or size > _MOST_PATIENTS * HASH_BYTES:
+            raise LarreyError("trainer-failed", f"no list of patients has {size} bytes")
+        return os.pread(file, size, 0)
+    finally:
+        os.close(file)
 
 
 def field_of(answer: dict[str, Any], name: str, kind: type[_KindT]) -> _KindT:

@@ -8,7 +8,6 @@ does a data file that the running process was not given to read.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from larrey_client.confinement.barriers import Isolation
 from larrey_client.data.files import file_state
-from larrey_client.data.identity import HASH_BYTES, pack_hashes
+from larrey_client.data.identity import pack_hashes
 from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.frames import (
     PeerClosed,
@@ -28,7 +27,7 @@ from larrey_client.frames import (
     seal,
     send_frame,
 )
-from larrey_client.trainer_answers import close_files, failure_of, field_of, only_file
+from larrey_client.trainer_answers import close_files, failure_of, field_of, hashes_of, only_file
 from larrey_client.trainer_process import Limits, TrainerProcess
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
@@ -188,14 +187,7 @@ class TrainerLink:
             process = self._reading(source)
             deadline = time.monotonic() + _LOAD_TIMEOUT_S
             answer, fds = self._ask_with(process, frame, [salt], deadline)
-        file = only_file(answer, fds)
-        try:
-            hashes = os.pread(file, os.fstat(file).st_size, 0)
-        finally:
-            os.close(file)
-        if len(hashes) % HASH_BYTES:
-            raise LarreyError("trainer-failed", "the trainer's list of patients is cut")
-        return hashes
+        return hashes_of(answer, fds)
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         """Return a sealed memory file with the update to ``model``; the caller closes it.

@@ -110,10 +110,10 @@ class Certificate(Record):
 class Signed(Record):
     """A document's kind, its canonical JSON text, who signed it and the signature."""
 
-    kind: str
+    kind: str = Field(pattern=r"^[a-z]{1,40}$")  # quoted in errors and logs
     document: str
-    signer: str
-    signature: str
+    signer: str = Field(max_length=100)
+    signature: str = Field(max_length=100)
 
     @property
     def digest(self) -> str:
