@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from larrey_client.confinement.landlock import kernel_version
 from larrey_protocol.errors import LarreyError
 from tests.client.isolation.conftest import Place
 from tests.system.hospitals import until
@@ -81,6 +82,15 @@ def test_the_trainer_starts_no_program_and_reaches_no_process_or_socket(
     for barrier in ("landlock", "filter", "landlock-scope"):
         _require(place, barrier)
     assert all(error in _CLOSED for error in told)
+
+
+def test_every_barrier_that_this_kernel_knows_stands(place: Place) -> None:
+    place.load("works")
+    version = kernel_version()
+    since = {"landlock": 1, "landlock-tcp": 4, "landlock-scope": 6}
+    known = {name for name, first in since.items() if version >= first}
+    assert place.link.isolation is not None
+    assert {"filter", "memory", "core", "tracing", *known} <= set(place.link.isolation.stands)
 
 
 def test_the_scratch_folder_goes_with_the_trainer(make_place: Callable[..., Place]) -> None:
