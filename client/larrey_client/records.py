@@ -110,7 +110,9 @@ class SiteRecords:
             )
         if len(found) > 1:
             raise UsageError(
-                "study-ambiguous", f"'{reference}' means several studies", "Give its digest."
+                "study-ambiguous",
+                f"'{reference}' means several studies",
+                "Give its digest; see: larrey-site study list",
             )
         return found[0]
 

@@ -7,6 +7,7 @@ value to a person. Without ``--json`` the telling goes to stdout, with it the va
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -137,10 +138,14 @@ def write(
 
 def pairs(value: Json) -> str:
     """Return a JSON object as lines of name and value."""
-    shown = {key: _shown(entry) for key, entry in value.items()}
+    shown = {key: _shown(key, entry) for key, entry in value.items()}
     return "\n".join(f"{key.replace('_', ' '):16} {entry}" for key, entry in shown.items())
 
 
-def _shown(entry: Json) -> Json:
+def _shown(key: str, entry: Json) -> Json:
+    if isinstance(entry, bool):
+        return "yes" if entry else "no"
+    if key.endswith("_at") and isinstance(entry, float):
+        return f"{dt.datetime.fromtimestamp(entry, dt.UTC):%Y-%m-%d %H:%M} UTC"
     is_list = isinstance(entry, Sequence) and not isinstance(entry, str)
     return ", ".join(map(str, entry)) if is_list else entry

@@ -41,7 +41,7 @@ def _check(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
 
 def _tell_list(value: Json) -> str:
-    lines = [f"{'DATASET':16} {'SOURCE':8} {'UNIT':16} {'FAMILY':16} {'ROWS':8} PLACE"]
+    lines = [f"{'DATASET':16} {'SOURCE':8} {'UNIT':16} {'FAMILY':16} {'FILE':8} PLACE"]
     for dataset in value:
         there = "there" if dataset["is_there"] else "missing"
         unit, family = dataset["unit"] or "-", dataset["family"] or "-"

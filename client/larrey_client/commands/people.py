@@ -39,7 +39,10 @@ def _new(_: SiteSettings, options: argparse.Namespace) -> Json:
     person = validate(fields, Person, "person")
     require_new(options.out)
     key.save(options.out, new_passphrase(f"New passphrase of {options.out}: "))
-    sys.stderr.write(f"Key written to {options.out}; it stays with {person.name} alone.\n")
+    sys.stderr.write(
+        f"Key written to {options.out}; it stays with {person.name} alone."
+        " Put these lines into site.toml:\n"
+    )
     return person.model_dump(mode="json") | {"fingerprint": fingerprint(key.public)}
 
 

@@ -65,7 +65,8 @@ def _stop(settings: SiteSettings, verb: str, study: str) -> Json:
         return stop(store, "halt" if verb == "halt" else "pause", study, getpass.getuser())
 
     done = _either(settings, verb, offline, study=study)
-    sys.stderr.write("undo it: larrey-site resume --key KEY\n")
+    again = " ".join(f"larrey-site resume {study} --key KEY".split())
+    sys.stderr.write(f"undo it: {again}\n")
     return done
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sqlite3
 import sys
 import time
@@ -94,7 +95,7 @@ def _decide(settings: SiteSettings, options: argparse.Namespace, decision: str) 
     if is_approval:
         sys.stderr.write(
             f"  under permit {terms['permit_reference']} version {terms['permit_version']},"
-            f" for dataset {terms['dataset']}, with seats {terms['seats'][:19]}\n"
+            f" for dataset {terms['dataset']}, with the sites' keys {terms['seats'][7:19]}\n"
         )
         if terms["is_unbounded"]:
             sys.stderr.write(
@@ -130,8 +131,12 @@ def _tell_studies(value: Json) -> str:
 
 def _tell_study(value: Json) -> str:
     from larrey_client.explain import explain_study
+    from larrey_client.explain.plain import wrapped
 
-    return explain_study(value, lang=value["lang"], is_full=value["is_full"])
+    text = explain_study(value, lang=value["lang"], is_full=value["is_full"])
+    if not sys.stdout.isatty():
+        return text
+    return wrapped(text, shutil.get_terminal_size().columns, indent=14)
 
 
 def _tell_decided(value: Json) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from larrey_client.explain.plain import plain, shown
+from larrey_client.explain.plain import plain, shown, table
 
 __all__ = ["explain_decided", "explain_permit", "explain_permits", "explain_policy"]
 
@@ -26,21 +26,18 @@ def explain_permits(views: Sequence[Json]) -> str:
     """Return one line a permit."""
     if not views:
         return "No permit came to this site yet."
-    lines = [f"{'PERMIT':24} {'VERSION':8} {'STATE':14} {'UNTIL':11} COUNTERSIGNED"]
-    for view in views:
-        signed = "yes" if view["is_countersigned"] else "NO"
-        lines.append(
-            f"{view['reference']:24} {view['version']:<8} {view['state']:14}"
-            f" {view['valid_until']:11} {signed}"
-        )
-    return "\n".join(lines)
+    rows = [
+        (view["reference"], view["version"], view["state"], view["valid_until"], _signed(view))
+        for view in views
+    ]
+    return table(("PERMIT", "VERSION", "STATE", "UNTIL", "COUNTERSIGNED"), rows)
 
 
 def explain_permit(view: Json) -> str:
     """Return everything that the newest version of a permit says, and the versions."""
     lines = [f"{view['reference']} version {view['version']}, {view['state']}", ""]
-    for table, values in view["permit"].items():
-        entries = values.items() if isinstance(values, dict) else [(table, _datasets(values))]
+    for part, values in view["permit"].items():
+        entries = values.items() if isinstance(values, dict) else [(part, _datasets(values))]
         lines += [f"  {name.replace('_', ' '):22} {shown(value)}" for name, value in entries]
     lines += ["", "Versions"]
     for one in view["versions"]:
@@ -70,11 +67,19 @@ def explain_policy(view: Json) -> str:
         lines.append(f"!! a kept document was altered: {plain(view['altered'])}")
     if view["changes"]:
         lines += ["", "Not signed yet"]
-        lines += [f"  {p}: {shown(old)} -> {shown(new)}" for p, old, new in view["changes"]]
+        lines += [f"  {place}: {_change(old, new)}" for place, old, new in view["changes"]]
     if view["missing"]:
         roles = " and ".join(view["missing"])
         lines += ["", f"Next          larrey-site policy sign --key KEY   by {roles}"]
     return "\n".join(lines)
+
+
+def _signed(view: Json) -> str:
+    return "yes" if view["is_countersigned"] else "NO"
+
+
+def _change(old: Any, new: Any) -> str:  # Any: JSON values
+    return shown(new) if old is None else f"{shown(old)} -> {shown(new)}"
 
 
 def _datasets(values: Sequence[Json]) -> str:

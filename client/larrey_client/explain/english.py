@@ -43,6 +43,7 @@ ENGLISH = {
     "by-person": "{person}, key {key}",
     "waiting": "waiting for a decision of this site",
     "approved": "approved",
+    "outdated": "outdated: read and sign anew; it was approved",
     "refused": "refused",
     "revoked": "revoked",
     "ended": "ended",
@@ -67,12 +68,13 @@ ENGLISH = {
     "grey": "grey",
     "model-line": "{name}{hidden}, {parameters} parameters",
     "hidden": ", hidden layers {layers}",
-    "rounds-line": "{rounds}{spare}, {steps} training steps each, combined by {strategy}{app}",
+    "rounds-line": "{rounds}{spare}, training steps in each: {steps}, combined by {strategy}{app}",
     "spare": " and {spare} spare",
     "app": ", by the standard Flower app '{app}'",
     "no-privacy": "NO differential privacy: nothing bounds what the model tells about a person",
     "epsilon": "epsilon {epsilon:.3g} at delta {delta:g} per {unit} at this site, add/remove"
     " neighbours, by PLD, over all rounds and spare rounds; noise multiplier {noise:g}",
+    "value-of": "a value of",
     "budget": "epsilon {epsilon:g} at delta {delta:g}",
     "cost-unknown": "{dataset}: no epsilon describes it; the budget ({budget}) says nothing",
     "cost-line": "{dataset}: {share:.1%} of the budget ({budget} for all work ever);"
@@ -92,7 +94,7 @@ ENGLISH = {
     "opposition-none": "objections do NOT apply: {exception}",
     "retention-line": "models and checkpoints at the coordinator until {day}; groups under {least}"
     " patients are not shown",
-    "until-line": "the last round, at most {hours:.3g} hours of rounds; unused spare rounds are"
+    "until-line": "the last round, after at most {time} of rounds; unused spare rounds are"
     " given back",
     "next-line": "larrey-site study approve {name} --key KEY   or   refuse",
     "amends-line": "version {version} ({digest})",

@@ -20,12 +20,12 @@ FRENCH = {
     "outcome": "Issue",
     "model": "Modèle",
     "rounds": "Tours",
-    "privacy": "Confidentialité",
+    "privacy": "Protection",
     "cost": "Coût",
     "leaves": "Ce qui sort",
     "opposition": "Opposition",
     "retention": "Conservation",
-    "until": "Jusqu'à quand",
+    "until": "Échéance",
     "next": "Ensuite",
     "warning": "ATTENTION",
     "amends": "Modifie",
@@ -43,6 +43,7 @@ FRENCH = {
     "by-person": "{person}, clé {key}",
     "waiting": "en attente d'une décision de cet établissement",
     "approved": "approuvée",
+    "outdated": "périmée : à relire et à signer de nouveau ; elle était approuvée",
     "refused": "refusée",
     "revoked": "révoquée",
     "ended": "terminée",
@@ -68,7 +69,7 @@ FRENCH = {
     "grey": "niveaux de gris",
     "model-line": "{name}{hidden}, {parameters} paramètres",
     "hidden": ", couches cachées {layers}",
-    "rounds-line": "{rounds}{spare}, {steps} pas d'apprentissage chacun, combinés par"
+    "rounds-line": "{rounds}{spare}, pas d'apprentissage dans chacun : {steps}, combinés par"
     " {strategy}{app}",
     "spare": " et {spare} de réserve",
     "app": ", par l'application Flower standard « {app} »",
@@ -77,6 +78,7 @@ FRENCH = {
     "epsilon": "epsilon {epsilon:.3g} pour delta {delta:g} par {unit} dans cet établissement,"
     " voisins par ajout ou retrait, par PLD, sur tous les tours et tours de réserve ;"
     " multiplicateur de bruit {noise:g}",
+    "value-of": "une valeur de",
     "budget": "epsilon {epsilon:g} pour delta {delta:g}",
     "cost-unknown": "{dataset} : aucun epsilon ne le décrit ; le budget ({budget}) n'en dit rien",
     "cost-line": "{dataset} : {share:.1%} du budget ({budget} pour tous les travaux, à jamais) ;"
@@ -96,7 +98,7 @@ FRENCH = {
     "opposition-none": "les oppositions ne s'appliquent PAS : {exception}",
     "retention-line": "modèles et points de reprise chez le coordonnateur jusqu'au {day} ; les"
     " groupes de moins de {least} patients ne sont pas montrés",
-    "until-line": "le dernier tour, au plus {hours:.3g} heures de tours ; les tours de réserve non"
+    "until-line": "le dernier tour, après au plus {time} de tours ; les tours de réserve non"
     " utilisés sont rendus",
     "next-line": "larrey-site study approve {name} --key CLÉ   ou   refuse",
     "amends-line": "la version {version} ({digest})",

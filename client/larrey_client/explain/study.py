@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from larrey_client.explain.english import ENGLISH
 from larrey_client.explain.french import FRENCH
-from larrey_client.explain.plain import plain, shown
+from larrey_client.explain.plain import duration, plain, shown
 
 __all__ = ["explain_study"]
 
@@ -37,7 +37,7 @@ def explain_study(view: Json, *, lang: Literal["en", "fr"] = "en", is_full: bool
         parts += _whole(view, say)
     else:
         parts += ["", say("full", version=amends["parent_version"])]
-    if view["state"] == "waiting" or view["signatures"]["is_outdated"]:
+    if view["state"] == "waiting" or _is_outdated(view):
         parts += ["", _line(say("next"), say("next-line", name=view["name"]))]
     return "\n".join(parts)
 
@@ -56,13 +56,19 @@ def _head(view: Json, say: Say) -> Iterator[str]:
 
 
 def _state(view: Json, say: Say) -> str:
-    state = say(view["state"])
+    state = say("outdated" if _is_outdated(view) else view["state"])
     if view["state"] == "waiting":
         return state
-    by = say("by", names=view["decided_by"]) if view["decided_by"] else ""
+    is_decision = view["state"] != "ended" and view["decided_by"]
+    by = say("by", names=view["decided_by"]) if is_decision else ""
     where = say("for-dataset", dataset=view["dataset"]) if view["dataset"] else ""
     code = say("code", code=view["code"]) if view["code"] else ""
     return f"{state}{by}{where}{code}"
+
+
+def _is_outdated(view: Json) -> bool:
+    """Return whether an approval stands that no longer counts."""
+    return view["state"] == "approved" and bool(view["signatures"]["is_outdated"])
 
 
 def _signatures(signed: Json, say: Say) -> str:
@@ -122,7 +128,7 @@ def _whole(view: Json, say: Say) -> Iterator[str]:
         *(("cost", _cost(cost, say)) for cost in view["cost"]),
         ("leaves", _leaves(view, say)),
         *_rules(view["permit"], say),
-        ("until", say("until-line", hours=view["longest_s"] / 3600)),
+        ("until", say("until-line", time=duration(view["longest_s"]))),
     ]
     yield from (_line(say(label), text) for label, text in lines)
 
@@ -202,7 +208,7 @@ def _privacy(view: Json, say: Say) -> str:
         "epsilon",
         epsilon=privacy["epsilon_pld"],
         delta=privacy["delta"],
-        unit=plain(view["unit"]),
+        unit=plain(view["unit"]).replace("a value of", say("value-of")),
         noise=privacy["noise_multiplier"],
     )
 

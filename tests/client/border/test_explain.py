@@ -9,9 +9,10 @@ import pytest
 from larrey_client.agent import Agent
 from larrey_client.cli import main
 from larrey_client.explain import explain_study
+from larrey_client.explain.decisions import explain_policy
 from larrey_client.explain.english import ENGLISH
 from larrey_client.explain.french import FRENCH
-from larrey_client.explain.plain import plain, shown
+from larrey_client.explain.plain import duration, plain, shown, table, wrapped
 from larrey_client.settings import SiteSettings
 from larrey_client.views import study_view
 from larrey_protocol.keys import fingerprint
@@ -107,3 +108,49 @@ def test_foreign_text_stays_on_one_line() -> None:
     assert plain("a\nb\x1b[8m\u202ec") == "a b[8mc"
     assert shown(["x\ny", 2]) == "x y, 2"
     assert shown(None) == shown([]) == "-"
+
+
+def test_who_approved_an_ended_study_did_not_end_it(view: dict[str, object]) -> None:
+    signed = {"needed": ["dpo"], "signed": [], "missing": ["dpo"]}
+    signed |= {"is_outdated": True, "carried_from": ""}
+    stands = {"decided_by": "dora", "dataset": "heart", "code": "", "signatures": signed}
+    ended = explain_study(view | stands | {"state": "ended"})
+    assert "ended for dataset heart" in ended
+    assert "Next" not in ended
+    outdated = explain_study(view | stands | {"state": "approved"})
+    assert "outdated: read and sign anew; it was approved by dora" in outdated
+    assert "Next" in outdated
+
+
+def test_the_unit_is_named_in_the_reader_s_language(view: dict[str, object]) -> None:
+    assert "patient (une valeur de pid)" in explain_study(view, lang="fr")
+    assert "a value of" not in explain_study(view, lang="fr")
+
+
+def test_a_first_policy_is_told_without_what_was_not_there() -> None:
+    policy = {"site": "alpha", "version": 1, "is_in_effect": False, "digest": "d", "altered": ""}
+    policy |= {"consortium": ["K"], "approvals": ["dpo"], "people": [], "missing": ["dpo"]}
+    first = explain_policy(policy | {"changes": [["policy.small_cell", None, 11]]})
+    assert "  policy.small_cell: 11" in first.splitlines()
+    later = explain_policy(policy | {"changes": [["policy.small_cell", 11, 5]]})
+    assert "  policy.small_cell: 11 -> 5" in later.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(1, "1 min"), (1920, "32 min"), (9600, "2 h 40 min"), (7200, "2 h")]
+)
+def test_a_time_is_told_as_people_say_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_broken_line_cannot_pass_for_another_one() -> None:
+    forged = f"What for      {'research ' * 12}Privacy       epsilon 0.1"
+    lines = wrapped(f"Head\n\n{forged}", 60, indent=14).splitlines()
+    assert lines[:2] == ["Head", ""]
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith(" " * 14) for line in lines[3:])
+    assert " ".join(" ".join(lines[2:]).split()) == " ".join(forged.split())
+
+
+def test_a_table_is_as_wide_as_its_widest_cells() -> None:
+    assert table(("NAME", "N"), [("longer", 1), ("b", "")]) == "NAME    N\nlonger  1\nb       -"
