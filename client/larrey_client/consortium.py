@@ -23,7 +23,7 @@ __all__ = ["Intake", "Permits", "is_entitled", "permit_chains", "trusted_keys", 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 4 << 20  # of one document; ten thousand datasets in a permit take 1 MiB
-_MAX_REJECTED = 1000  # remembered, and put on record, in one run of the node
+_MAX_REJECTED = 100  # put on record in one run of the node; each is a durable commit
 Permits = Mapping[str, tuple[tuple[str, Permit], ...]]  # reference -> (signed digest, permit)
 
 

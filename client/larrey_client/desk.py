@@ -32,7 +32,7 @@ __all__ = ["Desk"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_REJECTED = 1000  # remembered, and put on record, in one run of the node
+_MAX_REJECTED = 100  # put on record in one run of the node; each is a durable commit
 
 
 class Desk:

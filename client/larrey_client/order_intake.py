@@ -23,7 +23,7 @@ __all__ = ["OrderIntake"]
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 16  # an order is a few hundred bytes
-_MAX_REJECTED = 1000  # remembered, and put on record, in one run of the node
+_MAX_REJECTED = 100  # put on record in one run of the node; each is a durable commit
 # What ends present work at once; the other verbs change what comes next.
 _ENDING = frozenset({"halt", "close", "withdraw"})
 
