@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from larrey_client.stopping import resume, stop
+from larrey_protocol.decisions import SiteOrder
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.people import Person
 from larrey_protocol.roster import KeyChange
@@ -108,7 +110,7 @@ def list_huge(site: Site) -> str:
     site.peer.permits.append(b"x" * (17 << 20))
     site.peer.propose()
     try:
-        return site.trouble()
+        return site.trouble("coordinator-busy")
     finally:
         site.peer.permits.clear()
         site.peer.propose()
@@ -116,7 +118,7 @@ def list_huge(site: Site) -> str:
 
 @attack("documents-flood", alone=True)
 def documents_flood(site: Site) -> str:
-    """Ten thousand documents that no key signed: a thousand lines on record, then no more."""
+    """Ten thousand documents that no key signed: a hundred lines on record, then no more."""
     before = len(site.peer.received)
     junk = [b'{"kind":"permit","n":%d}' % number for number in range(10_000)]
     site.peer.permits += junk
@@ -124,7 +126,7 @@ def documents_flood(site: Site) -> str:
     site.peer.forget()
     with site.node.node.store.reading() as records:
         lines = sum(1 for record in records.audit() if record.action == "document-rejected")
-    assert lines <= 1000
+    assert lines <= 100
     assert len(site.peer.received) - before < 100
     return code
 
@@ -293,3 +295,42 @@ def approval_after_the_end(site: Site) -> str:
     site.tell()
     site.peer.ended.clear()
     return site.refused(lambda: site.approve(study))
+
+
+@attack("approval-shown-again")
+def approval_shown_again(site: Site) -> str:
+    """A signed approval outlives its revocation on somebody's disk."""
+    study = site.propose(site.study())
+    words = [
+        site.people.approval(site.node, study, key, dataset="heart")
+        for key in (site.people.it, site.people.dpo)
+    ]
+    for word in words:
+        site.node.approving.decide(word)
+    site.launch(study)
+    site.people.decide(site.node, study, site.people.dpo, "revoked")
+    site.node.desk.send_decisions()
+    site.watch()
+    codes = {site.refused(lambda word=word: site.node.approving.decide(word)) for word in words}  # type: ignore[misc]
+    assert codes == {"already-decided"}
+    return site.ask(study)
+
+
+@attack("resume-shown-again")
+def resume_shown_again(site: Site) -> str:
+    """The hospital's own order to go on, shown again after a later halt."""
+    store, study = site.node.node.store, site.running()
+
+    def resumed() -> Signed:
+        order = SiteOrder(
+            site="alpha", verb="resume", subject=study.digest, after=store.audit_head,
+            person="dora", at=1.0,
+        )  # fmt: skip
+        return sign(order, site.people.dpo)
+
+    stop(store, "halt", study.digest, "root")
+    first, people = resumed(), site.node.node.cases.dossier.people
+    resume(store, first, people, site="alpha")
+    stop(store, "halt", study.digest, "root")
+    site.watch()
+    return site.refused(lambda: resume(store, first, people, site="alpha"))

@@ -149,6 +149,20 @@ def policy_loosened(site: Site) -> str:
     return site.ask(site.daily)
 
 
+@attack("old-policy-restored", alone=True)
+def old_policy_restored(site: Site) -> str:
+    """A looser policy, signed once, is put back after a stricter one was signed."""
+    loose = site.settings
+    policy = loose.policy.model_copy(update={"min_noise_multiplier": 2.0})
+    site.halt()
+    site.start(site.people.sign_charter(loose.model_copy(update={"policy": policy})))
+    assert site.serves() == ""
+    site.halt()
+    site.start(loose)
+    site.watch()
+    return site.ask(site.daily)
+
+
 @attack("consortium-key-exchanged", alone=True)
 def consortium_key_exchanged(site: Site) -> str:
     other = site.settings.consortium.model_copy(update={"key": SigningKey.generate().public})

@@ -65,6 +65,14 @@ def no_privacy(site: Site) -> str:
     return site.refused(lambda: site.approve(study, "heart"))
 
 
+@attack("dataset-unregistered")
+def dataset_unregistered(site: Site) -> str:
+    """The same patients under another name would have a second budget."""
+    study = site.propose(site.study())
+    site.watch()
+    return site.refused(lambda: site.approve(study, "skin"))
+
+
 @attack("unit-swapped")
 def unit_swapped(site: Site) -> str:
     contract = CONTRACT | {"unit": CONTRACT["unit"] | {"name": "visit", "column": "visit"}}

@@ -192,7 +192,7 @@ def echo_too_long(site: Site) -> str:
     task = ConfigRecord(asdict(site.peer.first_task(site.study())))  # type: ignore[arg-type]
     site.watch()
     site.peer.push(wrapped(RecordDict({"larrey": task}), "x" * 60_000))
-    return site.trouble()
+    return site.trouble("egress-not-listed")
 
 
 @attack("answer-to-fill-the-log")
@@ -219,7 +219,7 @@ def answer_to_fill_the_log(site: Site) -> str:
 def message_unreadable(site: Site) -> str:
     site.watch()
     site.peer.push(wire.TakeReply(messages=b"\xff" * 100))
-    return site.trouble()
+    return site.trouble("message-malformed")
 
 
 @attack("local-request-deep")
@@ -262,7 +262,7 @@ def model_never_ends(site: Site) -> str:
     site.peer.hangs.set()
     try:
         site.peer.send(replace(site.peer.first_task(study), deadline_s=0.4))
-        return site.trouble()
+        return site.trouble("coordinator-timeout")
     finally:
         site.peer.hangs.clear()
 
@@ -274,9 +274,23 @@ def transfer_cut_for_ever(site: Site) -> str:
     site.peer.cuts = 10_000
     try:
         site.peer.send(replace(site.peer.first_task(study), deadline_s=0.3))
-        return site.trouble()
+        return site.trouble("coordinator-unreachable")
     finally:
         site.peer.cuts = 0
+
+
+@attack("offer-beyond-the-end")
+def offer_beyond_the_end(site: Site) -> str:
+    """Having more of an update than it has bytes."""
+    study = site.running()
+    task = site.peer.first_task(study)
+    assert site.request(task) == ""
+    site.watch()
+    site.peer.has = 2**63
+    try:
+        return site.request(task)
+    finally:
+        site.peer.has = 0
 
 
 @attack("coordinator-of-another-authority", alone=True)

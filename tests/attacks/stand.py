@@ -66,9 +66,14 @@ epsilon = 90.0
 [[datasets]]
 name = "lung"
 path = "lung.csv"
+unit = "pid"
+[[datasets]]
+name = "skin"
+path = "skin.csv"
 [[datasets]]
 name = "scans"
 path = "scans.csv"
+unit = "pid"
 [[people]]
 name = "ines"
 role = "it"
@@ -107,6 +112,7 @@ class Coordinator(WatchingPeer):
     anchors: list[bytes] = field(default_factory=list)
     seen: int = -1  # revision of the list that the node has taken in
     said: str = ""  # set: takes nothing and says this
+    has: int = 0  # set: says that it has so many bytes of every upload
     hangs: threading.Event = field(default_factory=threading.Event)  # set: models never end
 
     def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> Any:
@@ -123,6 +129,10 @@ class Coordinator(WatchingPeer):
             yield wire.Chunk(data=b"", total_bytes=1)
             threading.Event().wait(0.02)
         yield from super().Fetch(request, context)
+
+    def Offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> Any:
+        reply = super().Offer(request, context)
+        return wire.OfferReply(have_bytes=self.has) if self.has else reply
 
     def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> Any:
         reply = super().Give(request, context)
@@ -250,7 +260,9 @@ class Site:
 
     def permit(self, study: Study, **changes: Any) -> Permit:
         datasets = [
-            {"site": s, "dataset": d} for s in ("alpha", "beta") for d in ("heart", "lung", "scans")
+            {"site": site, "dataset": dataset}
+            for site in ("alpha", "beta")
+            for dataset in ("heart", "lung", "scans", "skin")
         ]
         own = {
             "permit__reference": study.file.study.permit,
@@ -284,6 +296,7 @@ class Site:
         self.tell(permits=given.to_bytes(), proposals=self.proposal(study).to_bytes())
         if is_signed:
             self.people.countersign(self.node, study.file.study.permit)
+        self.people.register(self.node)
         return study
 
     def approve(self, study: Study, dataset: str = "heart") -> Study:
@@ -349,11 +362,11 @@ class Site:
         self.peer.blobs[digest] = model
         return replace(self.peer.first_task(study, number), model=digest)
 
-    def trouble(self) -> str:
-        """Return the next code that the node only logs."""
+    def trouble(self, code: str = "") -> str:
+        """Return a code that the node only logs: this one once it came, or the next of any."""
         seen = self._mark.troubles
-        wait_until(lambda: len(self.troubles.codes) > seen)
-        return self.troubles.codes[-1]
+        wait_until(lambda: [c for c in self.troubles.codes[seen:] if code in {"", c}])
+        return code or self.troubles.codes[-1]
 
     def wait(self, condition: Callable[[], bool]) -> None:
         wait_until(condition)

@@ -13,6 +13,7 @@ from tests.attacks import (
     on_documents,
     on_enrolment,
     on_ledger,
+    on_numbers,
     on_permits,
     on_requests,
     on_studies,
@@ -24,7 +25,7 @@ from tests.attacks.catalogue import ACTS, Attack, load
 from tests.attacks.conftest import Stands
 
 FILES = (
-    on_data, on_documents, on_enrolment, on_ledger, on_permits, on_requests, on_studies,
+    on_data, on_documents, on_enrolment, on_ledger, on_numbers, on_permits, on_requests, on_studies,
     on_tensors, on_trainer, on_transport,
 )  # fmt: skip
 ATTACKS = load()
