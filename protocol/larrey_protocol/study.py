@@ -32,6 +32,7 @@ __all__ = [
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+AppName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 Call = Literal["train", "evaluate", "query"]  # a handler of a Flower app; one phase of a round
 
 
@@ -79,12 +80,12 @@ class Training(Record):
 
     rounds: int = Field(ge=1, le=10_000)
     spare_rounds: int = Field(2, ge=0, le=100)  # paid for at approval, used after crashes
-    strategy: str = "fedavg"
+    strategy: str = Field("fedavg", pattern=r"^[a-z][a-z0-9-]{0,60}$")
     parameters: dict[str, float] = Field(default_factory=dict)  # named as in the paper
     local_steps: int = Field(1, ge=1, le=10_000)  # H
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round
-    app: str | None = None  # a standard Flower app that the site's policy must list by digest
+    app: AppName | None = None  # a standard Flower app that the site's policy lists by digest
     calls: tuple[Call, ...] = ("train",)  # handlers of the app, in order, all on the round's model
     metrics: tuple[MetricName, ...] = Field((), max_length=64)  # all that evaluate and query tell
 

@@ -19,6 +19,7 @@ from larrey_protocol.signed import Signed, sign
 from tests.client.node.facts import audit_of
 from tests.client.node.peer import Peer, wait_until
 from tests.client.node.people import make_roster
+from tests.protocol.samples import study as make_study
 
 FORGED = "roster\n2026-01-01 INFO larrey_client.desk study=heart approved\x1b[2J"
 
@@ -65,3 +66,9 @@ def test_a_list_of_patients_that_no_hospital_has_is_not_read(size: int) -> None:
         hashes_of({}, [seal(file)])
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)
+
+
+@pytest.mark.parametrize("field", ["strategy", "app"])
+def test_no_word_of_a_study_that_an_error_quotes_breaks_its_line(field: str) -> None:
+    with pytest.raises(ValueError, match=f"training.{field}"):
+        make_study(privacy={"mechanism": "none"}, **{f"training__{field}": "a\x1b[2J"})
