@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import grpc
-import numpy as np
 
 from larrey_client.agent import Agent
 from larrey_client.node import Trainer
@@ -23,23 +19,20 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.decisions import Order
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey, write_private
-from larrey_protocol.models import phase_layout
 from larrey_protocol.people import Person
 from larrey_protocol.permit import Permit
 from larrey_protocol.roster import Roster
-from larrey_protocol.signed import Answer, Proposal, Signed, open_signed, sign
+from larrey_protocol.signed import Proposal, Signed, sign
 from larrey_protocol.study import Study
-from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
+from tests.attacks.around import Coordinator, QuickTrainer, Troubles, said
 from tests.attacks.catalogue import Attack
-from tests.client.border.watched import WatchingPeer
 from tests.client.node.conftest import Pki
-from tests.client.node.peer import Given, unwrap, wait_until
+from tests.client.node.peer import Given, wait_until
 from tests.client.node.people import BETA, make_permit, make_roster
-from tests.client.node.trainers import SmallTrainer
 from tests.protocol.samples import study as make_study
 
-__all__ = ["SECRETS", "Coordinator", "Site"]
+__all__ = ["SECRETS", "Site", "site"]
 
 APP = Path(__file__).with_name("standard_app.py")
 SECRETS = (b"Dupont", b"heart.csv", b"site.key")  # a patient, a path, a key: never on the wire
@@ -106,72 +99,6 @@ unaccounted = true
 
 
 @dataclass
-class Coordinator(WatchingPeer):
-    """A peer that speaks the protocol and whose every word the attack chooses."""
-
-    anchors: list[bytes] = field(default_factory=list)
-    seen: int = -1  # revision of the list that the node has taken in
-    said: str = ""  # set: takes nothing and says this
-    has: int = 0  # set: says that it has so many bytes of every upload
-    hangs: threading.Event = field(default_factory=threading.Event)  # set: models never end
-
-    def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> Any:
-        self.seen = request.studies_seen
-        return super().Take(request, context)
-
-    def List(self, request: wire.ListStudiesRequest, context: grpc.ServicerContext) -> Any:
-        reply = super().List(request, context)
-        reply.anchors.extend(self.anchors)
-        return reply
-
-    def Fetch(self, request: wire.FetchRequest, context: grpc.ServicerContext) -> Any:
-        while self.hangs.is_set() and context.is_active():
-            yield wire.Chunk(data=b"", total_bytes=1)
-            threading.Event().wait(0.02)
-        yield from super().Fetch(request, context)
-
-    def Offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> Any:
-        reply = super().Offer(request, context)
-        return wire.OfferReply(have_bytes=self.has) if self.has else reply
-
-    def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> Any:
-        reply = super().Give(request, context)
-        return wire.GiveReply(accepted=False, code=self.said) if self.said else reply
-
-    def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
-        self._keep("Studies/Tell", request)
-        return wire.AnswerReply(recorded=True)
-
-    def forget(self) -> None:
-        """Tell no more of what was told: the node keeps it."""
-        for told in (self.proposals, self.orders, self.permits, self.anchors, self.ended):
-            told.clear()
-
-
-class QuickTrainer(SmallTrainer):
-    """Small updates that never grow."""
-
-    def _update(self, study: Study) -> bytes:
-        layout = phase_layout(study, self.trained[-1].phase)
-        value = 20.0 if self.trained[-1].phase != "train" else 1e-4 * (len(self.trained) % 7)
-        return pack(layout, np.full(layout.size, value, np.float32))
-
-
-class _Troubles(logging.Handler):
-    """Keeps the codes of errors that the node only logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.codes: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.codes += re.findall(r"\[([a-z][a-z0-9-]+)\]", record.getMessage())
-        for value in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(value, LarreyError):
-                self.codes.append(value.code)
-
-
-@dataclass
 class _Mark:
     """How things stood when the attack began."""
 
@@ -195,7 +122,7 @@ class Site:
         stack.callback(self.peer.stop)
         self.settings = self._settings()
         self.trainer = QuickTrainer()
-        self.troubles = _Troubles()
+        self.troubles = Troubles()
         self._count, self._version, self._number = 0, 1, 0
         self._node = ExitStack()
         stack.callback(self._node.close)
@@ -386,7 +313,7 @@ class Site:
         sent = self.peer.received[self._mark.received :]
         leaked = [secret for secret in SECRETS if any(secret in data for _, data in sent)]
         assert not leaked
-        return {word for method, data in sent for word in _said(method, data)}
+        return {word for method, data in sent for word in said(method, data)}
 
     @property
     def is_worn(self) -> bool:
@@ -438,23 +365,6 @@ class Site:
         )
         (folder / "site.toml").write_text(text)
         return self.people.sign_charter(load_settings(folder / "site.toml"))
-
-
-def _said(method: str, data: bytes) -> Iterator[str]:
-    match method:
-        case "Exchange/Give":
-            _, fields = unwrap(wire.GiveRequest.FromString(data))
-            yield str(fields["code"]) or "update"
-        case "Exchange/Store" | "Exchange/Offer":
-            yield "update"
-        case "Studies/Answer":
-            signed = Signed.from_bytes(wire.AnswerRequest.FromString(data).answer)
-            answer = open_signed(signed, Answer, signed.signer)
-            yield answer.code or answer.decision
-        case "Studies/Tell":
-            yield Signed.from_bytes(wire.TellRequest.FromString(data).document).kind
-        case _:
-            return  # polls and fetches hold what the coordinator itself said
 
 
 @contextmanager
