@@ -131,8 +131,10 @@ def test_no_request_is_taken_before_the_coordinator_was_asked_for_anchors(
     agent.stop()
     peer.anchors.append(peer.given[-1].anchor)
     peer.revision = 0  # nothing new: only the first question brings the anchors
-    peer.send(peer.first_task(STUDY, 2))
+    takes = peer.takes
     with open_node(restored, lambda _: trainer, threading.Event()) as other:
+        wait_until(lambda: peer.takes > takes)  # the poll of the node before may still be there
+        peer.send(peer.first_task(STUDY, 2))
         wait_until(lambda: len(peer.given) == 2)
         assert peer.given[1].fields["code"] == "ledger-behind"
         assert other.node.anchors.code == "ledger-behind"
