@@ -26,13 +26,16 @@ def open_order(signed: Signed, *, consortium: str, roster: Roster, after: int) -
         after: the number of the newest order about the same study that is known, 0 without one.
 
     Raises:
-        IntegrityError: as `open_under`; ``wrong-signer`` for a person who signs as another.
+        IntegrityError: as `open_under`; ``wrong-signer`` for a person, or the consortium's key,
+            that signs as another.
         Refusal: ``role-not-allowed``; ``order-stale`` for a number that is not above ``after``.
     """
     order = open_under(signed, Order, _verb(signed), consortium=consortium, roster=roster)
     person = find_person(roster.people, signed.signer)
     if person is not None and person.name != order.person:
         raise IntegrityError("wrong-signer", f"{person.name} signed an order as {order.person}")
+    if person is None and any(one.name == order.person for one in roster.people):
+        raise IntegrityError("wrong-signer", f"the consortium signed an order as {order.person}")
     if order.number <= after:
         raise Refusal(
             "order-stale",

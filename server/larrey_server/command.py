@@ -52,7 +52,8 @@ class Commander:
 
         Raises:
             IntegrityError, Refusal: as `OrderBook.take`; for a launch also
-                ``not-enough-approvals`` and as `StudyBook.require_launchable`.
+                ``not-enough-approvals`` and as `StudyBook.require_launchable`, to resume as
+                `StudyBook.require_resumable`, to release as `StudyBook.require_named`.
         """
         with self._turn:
             order = self.orders.take(signed, self._check)
@@ -98,6 +99,15 @@ class Commander:
         for site, code in self._coordinator.book.answers(row.digest).refused.items():
             if conductor is not None and code == "approval-revoked":
                 conductor.site_stopped(site, code)
+
+    def start(self, row: StudyRow, sites: tuple[str, ...], number: int) -> None:
+        """Start a study, without the sites that went or took their word back meanwhile."""
+        self._coordinator.start(row, sites, number)
+        conductor = self._coordinator.conductor(row.digest)
+        current = self._coordinator.book.answers(row.digest)
+        for site in set(sites) - set(current.approved):
+            if conductor is not None:
+                conductor.site_stopped(site, current.refused.get(site, "membership-ended"))
 
     def close_due(self) -> None:
         """Delete what closed studies, and those whose retention is over, leave here."""
@@ -159,9 +169,13 @@ class Commander:
     def _check(self, order: Order, key: str) -> None:
         present = self._present(order.study)
         require_sensible(order, key, present)
+        book = self._coordinator.book
         if order.verb == "launch":
-            row = self._coordinator.book.find(order.study)
-            self._launchable(row, key, present)
+            self._launchable(book.find(order.study), key, present)
+        elif order.verb == "resume":
+            book.require_resumable(order.study)
+        elif order.verb == "release":
+            book.require_named(order.study, key)
 
     def _present(self, digest: str) -> Present:
         book = self._coordinator.book
@@ -196,7 +210,7 @@ class Commander:
         row, conductor = coordinator.book.find(study), coordinator.conductor(study)
         if order.verb == "launch":
             sites = self._launchable(row, key, self._present(study))
-            coordinator.start(row, sites, order.number)
+            self.start(row, sites, order.number)
         elif order.verb == "withdraw" and conductor is not None:
             conductor.site_stopped(order.subject, "site-withdrawn", order.number)
         elif order.verb in {"pause", "halt", "resume", "close"}:

@@ -242,9 +242,10 @@ class Coordinator:
             Refusal: ``no-such-round``.
         """
         study = self.book.study(row.digest)
-        wanted = int(self.progress(study)["applied"]) if number < 0 else number
+        applied = int(self.progress(study)["applied"])
+        wanted = applied if number < 0 else number
         path = Checkpoints(self.state / "studies", study).model(wanted)
-        if not path.is_file():
+        if wanted > applied or not path.is_file():  # a halt may leave what was not applied
             raise Refusal(
                 "no-such-round",
                 f"study {row.name} has no model of round {wanted}",

@@ -171,7 +171,8 @@ def _require_releasable(order: Order, key: str, present: Present) -> None:
             f"the order names another model than the last one of {present.name}",
             "Name the digest in the study's certificate.",
         )
-    if any(one.order.verb == "launch" and one.key == key for one in present.given):
+    launches = [one for one in present.given if one.order.verb == "launch"]
+    if any(one.key == key or one.order.person == order.person for one in launches):
         raise Refusal(
             "duties-not-separate",
             f"{order.person} launched {present.name}; launch and release need two persons",

@@ -14,11 +14,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from larrey_protocol.decisions import Order
-from larrey_protocol.errors import IntegrityError, LarreyError
+from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.keys import fingerprint
+from larrey_protocol.lawful import unlawful
 from larrey_protocol.permit import Permit, succeeds
 from larrey_protocol.roster import EMPTY, KeyChange, Roster, open_under
 from larrey_protocol.signed import Certificate, Proposal, Signed, open_signed
+from larrey_protocol.study import Study
 from larrey_protocol.tomlfile import Record
 
 __all__ = ["Bundle", "verify_bundle"]
@@ -55,6 +57,23 @@ class _Law:
             times.append((key, roster))
         return cls(tuple(times))
 
+    def require_lawful(self, study: Study, permits: Sequence[Permit], signer: str) -> None:
+        """Return if some roster and version of the permit once let this person run the study.
+
+        Raises:
+            Refusal: a code of `larrey_protocol.lawful`, of the newest version.
+        """
+        reasons = [
+            unlawful(
+                study, permit, day=permit.use.valid_from, roster=roster, signer=signer,
+                consortium=key,
+            )
+            for key, roster in self.times
+            for permit in permits
+        ]  # fmt: skip
+        if None not in reasons and reasons[-1] is not None:
+            raise Refusal(*reasons[-1])
+
     def open(self, signed: Signed, model: type[_RecordT], right: str) -> _RecordT:
         """Return a document that was signed with a right at some time, newest time first."""
         problem: LarreyError = IntegrityError("wrong-signer", "nobody vouches for a signer")
@@ -77,7 +96,8 @@ def verify_bundle(bundle: Bundle, anchor: str = "") -> dict[str, Any]:  # Any: J
     Raises:
         IntegrityError: a signature, a chain, or ``bundle-incomplete``: a piece is missing or the
             pieces are not about one model.
-        Refusal: ``role-not-allowed``.
+        Refusal: ``role-not-allowed``, or a code of `larrey_protocol.lawful`: no version of the
+            permit let these persons run this study.
     """
     law_documents = [d for d in bundle.documents if d.kind in {"roster", "keychange"}]
     if not law_documents:
@@ -96,7 +116,9 @@ def verify_bundle(bundle: Bundle, anchor: str = "") -> dict[str, Any]:  # Any: J
         raise _incomplete("certifies another study, or no model")
     if release[1].subject != certificate.model:
         raise _incomplete("releases another model than the certified one")
-    if launch[0].signer == release[0].signer:
+    for signed in (proposal, launch[0], release[0]):
+        law.require_lawful(study, versions, signed.signer)
+    if launch[0].signer == release[0].signer or launch[1].person == release[1].person:
         raise IntegrityError("duties-not-separate", "one person launched and released the study")
     return {
         "study": study.name,

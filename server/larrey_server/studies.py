@@ -18,7 +18,7 @@ from larrey_protocol.amendments import require_child
 from larrey_protocol.audit import AuditRecord
 from larrey_protocol.canonical import short
 from larrey_protocol.errors import IntegrityError, Refusal
-from larrey_protocol.lawful import Reason, not_in_force, unlawful
+from larrey_protocol.lawful import Reason, is_named, not_in_force, unlawful
 from larrey_protocol.roster import Roster, open_under
 from larrey_protocol.signed import Answer, Proposal, Signed, open_signed
 from larrey_protocol.study import Study
@@ -78,7 +78,8 @@ class StudyBook:
         Raises:
             IntegrityError: neither the consortium nor a person of its roster signed it.
             Refusal: ``role-not-allowed``, a code of `larrey_protocol.lawful`, ``unknown-site``,
-                ``epsilon-impossible``, ``parent-unknown`` or ``not-an-amendment``.
+                ``epsilon-impossible``, ``parent-unknown``, ``not-an-amendment`` or
+                ``digest-too-near``.
             UsageError: its strategy is unknown.
         """
         study = open_under(
@@ -87,6 +88,7 @@ class StudyBook:
         self._require_lawful(study, signed.signer)
         check_sites(study, self._registry.sites)
         check_claims(study)
+        self._require_own_place(study)
         if study.file.study.parent:
             require_child(self._parent(study), study)
         row = StudyRow(study.digest, study.name, signed.to_bytes(), "proposed", time.time())
@@ -108,6 +110,34 @@ class StudyBook:
                 "parent-running",
                 f"study {row.name} amends {short(parent)}, which still runs",
                 f"Wait for its end, or close it: larrey study close {short(parent)}",
+            )
+
+    def require_resumable(self, digest: str) -> None:
+        """Return if a stopped study may go on now.
+
+        Raises:
+            Refusal: a code of `larrey_protocol.lawful`, or ``approval-outdated``.
+        """
+        self._require_lawful(self.study(digest), self.consortium)
+        reason = self.lapsed(digest)
+        if reason is not None:
+            raise Refusal(*reason, "Ask the sites to approve anew, then resume.")
+
+    def require_named(self, digest: str, key: str) -> None:
+        """Return if roster and newest permit name the owner of a public key.
+
+        Raises:
+            Refusal: ``person-not-permitted``.
+        """
+        reference = self.study(digest).file.study.permit
+        newest = self.law.newest(reference)
+        if newest is None or not is_named(
+            newest[1], self.roster(), key, consortium=self.consortium
+        ):
+            raise Refusal(
+                "person-not-permitted",
+                f"permit {reference} does not name the person who signed",
+                _AMEND,
             )
 
     def lapsed(self, digest: str) -> Reason | None:
@@ -269,6 +299,16 @@ class StudyBook:
             code, sentence = reason
             raise Refusal(code, sentence, _NEXT.get(code, _AMEND))
 
+    def _require_own_place(self, study: Study) -> None:
+        """Refuse a study made to share the twelve digits that name folders and are read aloud."""
+        for row in self.rows():
+            if short(row.digest) == short(study.digest) and row.digest != study.digest:
+                raise Refusal(
+                    "digest-too-near",
+                    f"the first twelve digits {short(study.digest)} are those of {row.name}",
+                    "Change the study in any way; its title, say.",
+                )
+
     def _parent(self, study: Study) -> Study:
         parent = study.file.study.parent
         if all(row.digest != parent for row in self.rows()):
@@ -280,9 +320,10 @@ class StudyBook:
         return self.study(parent)
 
     def _is_of_member(self, row: AnswerRow) -> bool:
-        """Return whether the site is a member now, with the key that signed."""
-        member = self._registry.sites.get(row.site)
-        return member is not None and Signed.from_bytes(row.answer).signer == member.signing_key
+        """Return whether the site is a member now, and the roster's, with the key that signed."""
+        member, key = self._registry.sites.get(row.site), Signed.from_bytes(row.answer).signer
+        seats = [seat.key for seat in self.roster().seats((row.site,))]
+        return member is not None and member.signing_key == key and seats == [key]
 
     def _is_current(self, answer: Answer) -> bool:
         """Return whether an approval is of the newest permit and of the seats of the roster."""

@@ -347,7 +347,7 @@ ENDED = Present("heart", "ended", "", ("alpha",), MODEL, (LAUNCHED,))
 def test_a_release_needs_the_last_model_and_another_person(
     subject: str, key: str, present: Present, code: str
 ) -> None:
-    release = order(2, "release", subject=subject)
+    release = order(2, "release", subject=subject, person=key.removeprefix("key of "))
     if not code:
         require_sensible(release, key, present)
         return
