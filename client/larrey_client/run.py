@@ -18,10 +18,13 @@ from cryptography import x509
 from larrey_client import proofs, views
 from larrey_client.cases import Cases
 from larrey_client.credentials import days_left, read_tls, settle
+from larrey_client.decision_pages import policy_view
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange, Tls
 from larrey_client.extract.snapshots import folder_of
 from larrey_client.families import family_of
+from larrey_client.incident import open_incidents
+from larrey_client.leaving import departure_of
 from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import Door, Handler
 from larrey_client.logs import open_logs, purge_study
@@ -163,11 +166,19 @@ def handlers(node: Node, agent: Agent) -> Mapping[str, Handler]:
 
 def _status(node: Node, agent: Agent) -> Json:
     with node.store.reading() as records:
-        states = Counter(known.state for known in records.known())
-        stopped = standing_stops(records)
+        known = records.known()
+        states = Counter(one.state for one in known)
+        ended = {one.study.digest for one in known if one.state == "ended"}
+        stopped = [one for one in standing_stops(records) if one["study"] not in ended]
         heads = node.store.ledger_head, node.store.audit_head
+        policy = policy_view(records.connection, node.settings)
+        has_left = departure_of(records) is not None
+        incidents = len(open_incidents(records))
     return {
         "site": node.site,
+        "has_left": has_left,
+        "policy": {name: policy[name] for name in ("version", "is_in_effect", "missing")},
+        "incidents": incidents,
         "coordinator": node.settings.coordinator.address,
         "is_connected": agent.is_connected,
         "trouble": agent.trouble,

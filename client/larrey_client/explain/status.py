@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from larrey_client.explain.plain import plain
+from larrey_client.explain.plain import plain, table
 
 __all__ = ["explain_isolation", "explain_status", "explain_studies"]
 
@@ -17,15 +17,24 @@ def explain_studies(views: Sequence[Json]) -> str:
     """Return one line a study."""
     if not views:
         return "No study was proposed to this site yet."
-    head = f"{'STUDY':24} {'VERSION':8} {'STATE':10} {'DATASET':16} {'DIGEST':14} {'CODE':22}"
-    lines = [f"{head} SIGNATURES"]
-    for view in views:
-        digest = view["digest"].removeprefix("sha256:")[:12]
-        lines.append(
-            f"{view['name']:24} {view['version']:<8} {view['state']:10} {view['dataset'] or '-':16}"
-            f" {digest:14} {view['code'] or '-':22} {_signatures(view)}"
+    rows = [
+        (
+            view["name"],
+            view["version"],
+            _short(view["digest"]),
+            "outdated" if view["signatures"]["is_outdated"] else view["state"],
+            view["dataset"] or "",
+            view["code"],
+            _signatures(view),
         )
-    return "\n".join(lines)
+        for view in views
+    ]
+    head = ("STUDY", "VERSION", "DIGEST", "STATE", "DATASET", "CODE", "SIGNATURES")
+    return table(head, rows)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
 
 
 def _signatures(view: Json) -> str:
@@ -40,13 +49,17 @@ def _signatures(view: Json) -> str:
 def explain_status(status: Json) -> str:
     """Return how a running node is."""
     connection = "connected" if status["is_connected"] else f"not connected: {status['trouble']}"
+    if status["has_left"]:
+        connection = "left its coordinator; nothing runs here any more"
     counts = ", ".join(f"{count} {state}" for state, count in sorted(status["studies"].items()))
     return "\n".join(
         [
             f"{status['site']}: {connection}",
             f"  coordinator {status['coordinator']}",
             f"  certificate {status['certificate_days']} days left",
+            f"  policy      {_policy(status['policy'])}",
             f"  studies     {counts or 'none'}",
+            *([f"  incidents   {status['incidents']} open"] if status["incidents"] else ()),
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
@@ -55,6 +68,13 @@ def explain_status(status: Json) -> str:
             *explain_stops(status["stopped"]),
         ]
     )
+
+
+def _policy(policy: Json) -> str:
+    if policy["is_in_effect"]:
+        return f"version {policy['version']}, in effect"
+    missing = f", {' and '.join(policy['missing'])} must sign" if policy["missing"] else ""
+    return f"version {policy['version']}, NOT in effect{missing}; see: larrey-site policy show"
 
 
 def _witness(kinds: Sequence[str]) -> str:
@@ -68,8 +88,8 @@ def _witness(kinds: Sequence[str]) -> str:
 def explain_stops(stops: Sequence[Json]) -> list[str]:
     """Return what this site's people paused or halted, who and since when."""
     return [
-        f"  {stop['stopped']:<11} {plain(stop['study'])} by {plain(stop['by'])} since"
-        f" {dt.datetime.fromtimestamp(stop['at'], dt.UTC).isoformat(' ', 'minutes')}"
+        f"  {stop['stopped']:<11} {_short(plain(stop['study']))} by {plain(stop['by'])} since"
+        f" {dt.datetime.fromtimestamp(stop['at'], dt.UTC):%Y-%m-%d %H:%M} UTC"
         for stop in stops
     ]
 

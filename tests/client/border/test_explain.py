@@ -13,6 +13,7 @@ from larrey_client.explain.decisions import explain_policy
 from larrey_client.explain.english import ENGLISH
 from larrey_client.explain.french import FRENCH
 from larrey_client.explain.plain import duration, plain, shown, table, wrapped
+from larrey_client.explain.status import explain_status, explain_studies
 from larrey_client.settings import SiteSettings
 from larrey_client.views import study_view
 from larrey_protocol.keys import fingerprint
@@ -154,3 +155,27 @@ def test_a_broken_line_cannot_pass_for_another_one() -> None:
 
 def test_a_table_is_as_wide_as_its_widest_cells() -> None:
     assert table(("NAME", "N"), [("longer", 1), ("b", "")]) == "NAME    N\nlonger  1\nb       -"
+
+
+def test_status_says_what_keeps_the_site_from_working() -> None:
+    status = {"site": "alpha", "is_connected": True, "trouble": "", "coordinator": "c:1"}
+    status |= {"certificate_days": 9, "studies": {}, "epsilon_ready": True, "ledger_head": ""}
+    status |= {"audit_head": "", "witness": [], "isolation": {"stands": [], "missing": {}}}
+    stop = {"stopped": "halted", "study": f"sha256:{'ab' * 32}", "by": "ana", "at": 0.0}
+    unsigned = {"version": 1, "is_in_effect": False, "missing": ["it", "dpo"]}
+    status |= {"has_left": False, "policy": unsigned, "incidents": 2, "stopped": [stop]}
+    text = explain_status(status)
+    assert text.startswith("alpha: connected\n")
+    assert "policy      version 1, NOT in effect, it and dpo must sign; see:" in text
+    assert "incidents   2 open" in text
+    assert f"halted      {'ab' * 6} by ana since 1970-01-01 00:00 UTC" in text
+    assert explain_status(status | {"has_left": True}).startswith("alpha: left its coordinator")
+
+
+def test_an_approval_that_no_longer_counts_is_listed_as_outdated() -> None:
+    signed = {"needed": ["dpo"], "signed": [], "missing": ["dpo"], "is_outdated": True}
+    line = {"name": "heart", "version": 2, "digest": f"sha256:{'ab' * 32}", "state": "approved"}
+    line |= {"dataset": "heart", "code": "", "signatures": signed}
+    assert explain_studies([line]).splitlines()[1].split()[:4] == [
+        "heart", "2", "ab" * 6, "outdated",
+    ]  # fmt: skip

@@ -151,6 +151,7 @@ def test_status_says_that_the_node_is_connected(
     facts = json.loads(out)
     assert (status, facts["is_connected"], facts["studies"]) == (0, True, {"waiting": 1})
     assert "connected" in site("status")[1]
+    assert "policy      version 1, in effect" in site("status")[1]
     assert "witness     none: the coordinator and other sites alone" in site("status")[1]
 
 
