@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import TYPE_CHECKING
 
 from larrey_client.data.opposition import day_of, entries, excluded, strictest
 from larrey_client.data.reading import Reading
 from larrey_client.extract.snapshots import rows_of
-from larrey_client.records import SiteRecords
 from larrey_client.registrar import rescan
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_client.sources_settings import ImageSource
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from larrey_client.node import Node
     from larrey_client.trainer_link import Loaded
 
-__all__ = ["load_rows", "opposition_of", "permit_of", "reading_of"]
+__all__ = ["load_rows", "opposition_of", "reading_of"]
 
 
 def load_rows(node: Node, study: Study, dataset: Dataset) -> Loaded:
@@ -33,8 +31,7 @@ def load_rows(node: Node, study: Study, dataset: Dataset) -> Loaded:
         LarreyError: as `larrey_client.trainer_link.TrainerLink.load`.
     """
     settings = node.settings
-    with node.store.reading() as records:
-        permit = permit_of(records, study)
+    permit = node.cases.dossier.permit(study.file.study.permit)[1]
     rule = settings.app(study.file.training.app or "")
     rescan(node, dataset)
     return node.trainer.load(
@@ -84,9 +81,3 @@ def opposition_of(
     if rule == "permit" and permit is not None:
         return rule, permit.permit.decided_on
     return rule, day_of(now)
-
-
-def permit_of(records: SiteRecords, study: Study) -> Permit | None:
-    """Return the newest version of the study's permit on record; it was verified when kept."""
-    kept = records.documents("permit", study.file.study.permit)
-    return Permit.model_validate(json.loads(kept[-1].document)) if kept else None

@@ -10,7 +10,8 @@ from typing import Any
 from larrey_client.data.identity import patient_hash
 from larrey_client.data.opposition import Entry, Kind, append, day_of, entries, excluded
 from larrey_client.data.secret import site_secret
-from larrey_client.loading import opposition_of, permit_of
+from larrey_client.dossier import read_dossier
+from larrey_client.loading import opposition_of
 from larrey_client.records import SiteRecords
 from larrey_client.settings import SiteSettings
 from larrey_client.store import open_readonly
@@ -77,7 +78,8 @@ def _running(settings: SiteSettings) -> list[tuple[Study, Permit | None]]:
     with closing(connection):
         records = SiteRecords(connection)
         approved = [known.study for known in records.known() if known.state == "approved"]
-        return [(study, permit_of(records, study)) for study in approved]
+        dossier = read_dossier(records, settings.consortium.key)
+        return [(study, dossier.permit(study.file.study.permit)[1]) for study in approved]
 
 
 def _effect(study: Study, permit: Permit | None, first_day: dt.date, now: float) -> Json:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
+
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.data.opposition import Entry, append
+from larrey_protocol.keys import SigningKey
 from larrey_protocol.permit import Countersignature
 from larrey_protocol.signed import Signed, sign
 from tests.client.border.test_approvals import code, tamper
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve
 from tests.client.node.peer import Peer
-from tests.client.node.people import DOCUMENT
+from tests.client.node.people import DOCUMENT, make_permit
+from tests.client.node.trainers import SmallTrainer
 
 
 def keep(agent: Agent, signed: Signed, subject: str, action: str) -> None:
@@ -55,3 +61,15 @@ def test_a_halt_of_the_consortium_that_is_filed_elsewhere_still_refuses(
         pki.people.order(agent, STUDY, pki.consortium, verb=verb)
     tamper(agent, f"UPDATE documents SET {change} WHERE kind = 'order' AND number = 3")
     assert code(peer) == "study-halted"
+
+
+def test_a_permit_that_nobody_entitled_signed_sets_no_objection_aside(
+    agent: Agent, peer: Peer, pki: Pki, approve: Approve, trainer: SmallTrainer
+) -> None:
+    approve(agent, STUDY)
+    forged = make_permit(permit__decided_on=dt.date(1990, 1, 1), permit__version=9)
+    keep(agent, sign(forged, SigningKey.generate()), "test/1", "permit-received")
+    state, today = agent.node.settings.site.state, dt.datetime.now(dt.UTC).date()
+    append(state, [Entry(b"p" * 16, "oppose", today, time.time())])
+    assert code(peer) == ""
+    assert trainer.reading.excluded == {b"p" * 16}
