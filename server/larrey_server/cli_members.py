@@ -30,6 +30,9 @@ _INIT = """examples:
 
 Makes three folders that belong on three machines: coordinator/, operator/ and consortium/. The last
 one holds the root of trust: move it to a machine that is offline. Nothing is overwritten.
+
+Asks for a passphrase of the consortium's key; LARREY_PASSPHRASE_FILE names a file of mode 0600 that
+holds it. With neither a terminal nor such a file the key is not encrypted.
 """
 _INVITE = """examples:
   larrey invite st-mary --operator operator.toml --out st-mary.invite

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _PERSON = """example:
-  larrey person new ada --role lead --out ada.key >> roster.toml
+  larrey person new ada --role lead --out ada.key > ada.toml
 
 Asks for a passphrase; LARREY_PASSPHRASE_FILE names a file of mode 0600 that holds it. The key stays
-with its owner; the printed lines go into roster.toml.
+with its owner; the printed lines go into roster.toml, after larrey roster draft wrote it.
 """
 _SIGN = """examples:
   larrey roster sign roster.toml --operator operator.toml
@@ -93,7 +93,10 @@ def _new_person(parsed: argparse.Namespace) -> int:
     require_new(parsed.out)
     key.save(parsed.out, new_passphrase(f"New passphrase of {parsed.out}: "))
     sys.stdout.write(table("people", person))
-    sys.stderr.write(f"fingerprint to read out by phone: {fingerprint(key.public)}\n")
+    sys.stderr.write(
+        f"fingerprint to read out by phone: {fingerprint(key.public)}\n"
+        "the lines go into roster.toml; [person] in operator.toml names who signs there\n"
+    )
     return 0
 
 
