@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ import tomli_w
 
 from larrey_client.local import ask
 from larrey_client.settings import load_settings
+from larrey_lab.federation.paperwork import approve
 from larrey_lab.federation.processes import Federation, run_command
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.study import Study
@@ -20,6 +23,20 @@ from tests.system.hospitals import PRIVATE, PRIVATE_TRAINING, make_study, table,
 from tests.system.namespaces import COORDINATOR, Contact, Network, Record, cabled
 
 pytestmark = pytest.mark.system
+# Roster and permit, signed in a process of the coordinator's network.
+_PAPERS = """
+import sys
+from pathlib import Path
+from larrey_lab.federation.paperwork import grant
+from larrey_lab.federation.workspace import Workspace
+from larrey_protocol.study import load_study
+from larrey_server.operator import Operator
+from larrey_server.settings import load_operator
+folder, address, study = sys.argv[1:]
+workspace = Workspace(Path(folder), address, ("alpha",), ("cohort",))
+with Operator(load_operator(workspace.operator)) as operator:
+    grant(workspace, operator, load_study(Path(study)))
+"""
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "no_proxy")
 
 
@@ -74,6 +91,9 @@ def test_a_node_speaks_to_the_coordinator_and_to_nobody_else(
         sites=[{"name": "alpha", "patients": 25}],
     )
 
+    written = str(_write(study, tmp_path / "study"))
+    papers = [sys.executable, "-c", _PAPERS, str(workspace.folder), workspace.address, written]
+
     def consortium(*words: str) -> None:
         done = outside.run(lambda: run_command("larrey", "study", *words, "--operator", operator))
         assert done.returncode == 0, done.stderr
@@ -81,10 +101,10 @@ def test_a_node_speaks_to_the_coordinator_and_to_nobody_else(
     with Federation(workspace) as federation, Record(inside) as record:
         outside.run(federation.start_coordinator)
         inside.run(federation.start_sites)
-        consortium("propose", str(_write(study, tmp_path / "study")))
+        outside.run(lambda: subprocess.run(papers, check=True))
+        consortium("propose", written)
+        approve(workspace, study)
         state = load_settings(workspace.site("alpha")).site.state
-        until(lambda: bool(ask(state, "study list")))
-        ask(state, "study approve", study=study.digest, dataset=None)
         consortium("launch", study.digest)
         consortium("watch", study.digest)
         (known,) = ask(state, "ledger")[0]["studies"]
