@@ -95,6 +95,7 @@ class SiteStore:
         self.records = SiteRecords(connection)
         self._latest = self.records.latest_at()
         self._revision = 0
+        self._sweep()
         if not is_adopting:
             self._require_signed_heads()
 
@@ -140,6 +141,7 @@ class SiteStore:
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._last = last
+                self._revision += 1  # what was read meanwhile is not so
                 self._connection.execute("ROLLBACK")
                 raise
             if self._last is not last:
@@ -252,6 +254,14 @@ class SiteStore:
     def secret(self) -> bytes:
         """Return the site's own salt for fingerprints of its files; it never leaves the site."""
         return site_secret(self.folder)
+
+    def _sweep(self) -> None:
+        """Delete what a kill left in the spool: bytes that were never an answer."""
+        answers = self._connection.execute("SELECT digest FROM answers").fetchall()
+        kept = {str(digest).removeprefix("sha256:") for (digest,) in answers}
+        for path in self.spool.iterdir():
+            if path.name not in kept:
+                path.unlink()
 
     def _require_signed_heads(self) -> None:
         """Refuse to start behind the newest receipt here; older heads hang on the same chains."""

@@ -11,6 +11,9 @@ import pytest
 from larrey_client.records import Answered
 from larrey_client.store import SiteStore, open_readonly
 from larrey_protocol.errors import IntegrityError, LarreyError
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.roster import Roster
+from larrey_protocol.signed import sign
 
 KEY = ("sha256:s", 1, "train", "sha256:m")
 
@@ -95,3 +98,27 @@ def test_a_reader_cannot_write(store: SiteStore) -> None:
     with pytest.raises(sqlite3.OperationalError):
         reader.execute("INSERT INTO endings VALUES ('x', 1)")
     reader.close()
+
+
+def test_what_a_kill_left_in_the_spool_is_no_answer_and_goes(store: SiteStore) -> None:
+    fill(store)
+    for name in ("u", "neither-signed-nor-sent", "part"):
+        (store.spool / name).write_bytes(b"abc")
+    store.close()
+    again = SiteStore.open(store.folder, lambda: 0.0, is_adopting=True)
+    assert [path.name for path in again.spool.iterdir()] == ["u"]
+    again.close()
+
+
+def test_a_commit_that_failed_is_a_change_to_whoever_read_within_it(store: SiteStore) -> None:
+    seen = []
+
+    def fail() -> None:
+        with store.transaction():
+            store.add_document(sign(Roster(version=1, issued_at=0.0), SigningKey.generate()))
+            seen.append(store.revision)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert store.revision not in seen
