@@ -212,7 +212,8 @@ class Site:
         """Return the next order about a study; ``key`` and ``person`` say whose."""
         self._number += 1
         key = changes.pop("key", self.consortium)
-        fields = {"study": study.digest, "number": self._number, "verb": verb, "person": "ada"}
+        person = "consortium" if key is self.consortium else "ada"
+        fields = {"study": study.digest, "number": self._number, "verb": verb, "person": person}
         return sign(Order.model_validate(fields | {"at": 1.0} | changes), key)
 
     # --- honest steps ---------------------------------------------------------------------------
