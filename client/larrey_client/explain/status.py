@@ -8,7 +8,7 @@ from typing import Any
 
 from larrey_client.explain.plain import plain, table
 
-__all__ = ["explain_isolation", "explain_status", "explain_studies"]
+__all__ = ["explain_isolation", "explain_status", "explain_studies", "explain_witness"]
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 
@@ -63,7 +63,7 @@ def explain_status(status: Json) -> str:
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
-            f"  witness     {_witness(status['witness'])}",
+            f"  witness     {explain_witness(status['witness'])}",
             *explain_isolation(status["isolation"]),
             *explain_stops(status["stopped"]),
         ]
@@ -77,7 +77,7 @@ def _policy(policy: Json) -> str:
     return f"version {policy['version']}, NOT in effect{missing}; see: larrey-site policy show"
 
 
-def _witness(kinds: Sequence[str]) -> str:
+def explain_witness(kinds: Sequence[str]) -> str:
     """Return what would tell that an old copy of the state was put back."""
     if "file" in kinds:
         return " and ".join(kinds)
