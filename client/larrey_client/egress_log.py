@@ -41,6 +41,7 @@ CREATE INDEX IF NOT EXISTS messages_of_study ON messages (study, seq);
 """
 _DAY_S = 86400.0
 _HOUR_S = 3600
+_MOST_POLLS = 1000  # different ones an hour; an honest coordinator causes a handful
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 
@@ -73,6 +74,7 @@ class EgressLog:
         os.close(descriptor)
         (folder / _FOLDER).mkdir(mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
+        self._hour, self._polled = 0, set[str]()  # digests of this hour's polls
         self._connection = sqlite3.connect(
             folder / DATABASE, isolation_level=None, check_same_thread=False
         )
@@ -120,14 +122,26 @@ class EgressLog:
             )
 
     def poll(self, sent: Sent, payload: bytes) -> None:
-        """Count a message that says the same every time."""
+        """Count a message that says the same nearly every time.
+
+        A coordinator that has it change without end gets one row for the rest of the hour, whose
+        digest is empty: what such a message says is a number that the coordinator gave.
+        """
         hour = int(sent.at) // _HOUR_S * _HOUR_S
         with self._lock:
+            if hour != self._hour:
+                self._hour = hour
+                self._polled.clear()
+            is_listed = sent.digest in self._polled or len(self._polled) < _MOST_POLLS
+            if is_listed:
+                self._polled.add(sent.digest)
             self._connection.execute(
                 "INSERT INTO polls VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE"
                 " SET count = count + 1, bytes = bytes + excluded.bytes",
-                (sent.method, sent.digest, hour, sent.bytes),
+                (sent.method, sent.digest if is_listed else "", hour, sent.bytes),
             )
+            if not is_listed:
+                return
             self._connection.execute(
                 "INSERT OR IGNORE INTO payloads VALUES (?, '', ?, ?)",
                 (sent.digest, sent.at, payload),

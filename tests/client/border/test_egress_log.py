@@ -82,6 +82,20 @@ def test_a_part_of_an_upload_that_is_not_listed_ends_it(
     assert read.messages()[0]["bytes"] == good.ByteSize()
 
 
+def test_polls_that_never_repeat_fill_no_disk_and_are_counted_all_the_same(
+    log: EgressLog, read: Logged
+) -> None:
+    said = [b"%06d" % number for number in range(1500)]
+    for one in said:
+        log.poll(sent(one, at=10.0, study="", method="Exchange/Take"), one)
+    rows = read.polls()
+    assert len(rows) == 1001
+    assert [row["count"] for row in rows if not row["digest"]] == [500]
+    assert read.total_bytes() == sum(map(len, said))
+    log.poll(sent(said[-1], at=4000.0, study="", method="Exchange/Take"), said[-1])
+    assert read.payload(digest_bytes(said[-1])) == said[-1]
+
+
 def test_polls_are_counted_by_the_hour(log: EgressLog, read: Logged) -> None:
     for at in (0.0, 20.0, 3599.0, 3600.0):
         log.poll(sent(b"take", at=at, study=""), b"take")
