@@ -173,8 +173,8 @@ def resume(home: Home) -> Invitation:
     if not home.begun.exists():
         raise UsageError(
             "no-join-begun",
-            f"no join was begun in {home.folder}",
-            "Begin one: larrey-site join --offline site.invite --out request.json",
+            f"no join was begun in {home.folder}, or it is finished",
+            "Name the folder where it was begun: --dir DIR",
         )
     return read_record(home.begun.read_bytes(), Invitation, str(home.begun))
 

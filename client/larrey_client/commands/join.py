@@ -71,7 +71,9 @@ def _join(_: SiteSettings, options: argparse.Namespace) -> Json:
             "invitation-missing", "expected an invitation, found none", "larrey-site join FILE"
         )
     if options.offline != (options.out is not None):
-        raise UsageError("bad-option", "--offline and --out FILE go together", "")
+        raise UsageError(
+            "bad-option", "--offline and --out FILE go together", "Give both, or neither."
+        )
     invitation = joining.read_invitation(options.invitation, time.time())
     _compare(invitation, options)
     signed = joining.prepare(home, invitation, time.time())
@@ -81,6 +83,7 @@ def _join(_: SiteSettings, options: argparse.Namespace) -> Json:
         return {
             "site": invitation.site,
             "request": str(options.out),
+            "dir": str(home.folder),
             "fingerprint": fingerprint(signed.signer),
         }
     return _finish(home, invitation, joining.call(invitation, signed), options)
@@ -108,16 +111,17 @@ def _tell(value: Json) -> str:
         return (
             f"Mail {value['request']} to the consortium; it holds no secret.\n"
             f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"
-            "When the answer has come: larrey-site join --finish admission.json"
+            f"When the answer has come: larrey-site join --finish admission.json --dir {value['dir']}"
         )
     settings = value["settings"]
     return (
         f"{value['site']} is a member at {value['coordinator']}.\n"
         f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"
+        f"Delete the invitation; declare data, people and policy in {settings}.\n"
         f"Start the node:     larrey-site run --config {settings}\n"
         f"Or as a service:    {value['unit']} runs as {value['user']}, who must own the folder\n"
-        f"How it is:          larrey-site status --config {settings}\n"
-        f"Then declare data, people and policy in {settings}; delete the invitation."
+        f"Sign the policy:    larrey-site policy sign --key KEY --config {settings}\n"
+        f"How it is:          larrey-site status --config {settings}"
     )
 
 

@@ -199,6 +199,7 @@ def test_joining_by_mail_sends_no_secret_and_ends_in_the_same_node(
     words = ["--dir", str(home), "--yes"]
     assert main(["join", "--offline", str(file), "--out", str(out), *words]) == 0
     assert registrar.requests == []
+    assert f"larrey-site join --finish admission.json --dir {home}" in capsys.readouterr().out
     assert "PRIVATE" not in out.read_text() + (home / "identity" / "join.json").read_text()
     mailed = read_record(out.read_bytes(), MailedRequest, "request")
     asked = open_request(mailed.request)
@@ -211,6 +212,7 @@ def test_joining_by_mail_sends_no_secret_and_ends_in_the_same_node(
     answer = tmp_path / "admission.json"
     answer.write_text(admission.model_dump_json())
     assert main(["join", "--finish", str(answer), "--dir", str(home)]) == 0
+    assert "larrey-site policy sign --key KEY" in capsys.readouterr().out
     settings = load_settings(home / "site.toml")
     assert settings.identity.certificate.read_bytes() == certificate
     assert main(["join", "--finish", str(answer), "--dir", str(home)]) == 2
