@@ -43,6 +43,7 @@ from larrey_protocol.errors import (
 )
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
+from larrey_protocol.refusals import ABOUT_DATA
 from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import Call, DpSgd
 from larrey_protocol.tensors import TensorLayout
@@ -370,7 +371,7 @@ def _check_model(model: int, layout: TensorLayout) -> None:
 
 def _is_about_data(error: LarreyError) -> bool:
     """Return whether the code alone would tell something about rows or their number."""
-    return isinstance(error, DataError) or error.code == "units-below-minimum"
+    return isinstance(error, DataError) or error.code in ABOUT_DATA
 
 
 def _kind(task: Task) -> str:

@@ -6,7 +6,7 @@ coordinator's rounds (`larrey_server.rounds`) share this list; a test holds it a
 
 from __future__ import annotations
 
-__all__ = ["MAY_LEAVE", "STANDING_REFUSALS"]
+__all__ = ["ABOUT_DATA", "MAY_LEAVE", "STANDING_REFUSALS"]
 
 STANDING_REFUSALS = frozenset(
     {
@@ -34,9 +34,12 @@ STANDING_REFUSALS = frozenset(
     }
 )
 
+# Refusals that would tell something about rows or their number; they leave as ``site-not-ready``.
+ABOUT_DATA = frozenset({"families-bridged", "small-cell", "units-below-minimum"})
+
 # Every code that a hospital's border lets pass; any other leaves as ``node-failed``. None tells
 # anything about rows: whatever would, and the site's own stops, is ``site-not-ready``.
-MAY_LEAVE = (STANDING_REFUSALS - {"units-below-minimum"}) | frozenset(
+MAY_LEAVE = (STANDING_REFUSALS - ABOUT_DATA) | frozenset(
     {
         "answer-damaged",
         "answer-expired",
@@ -83,7 +86,6 @@ MAY_LEAVE = (STANDING_REFUSALS - {"units-below-minimum"}) | frozenset(
         "site-not-on-roster",
         "site-not-permitted",
         "site-not-ready",
-        "small-cell",
         "study-ended",
         "study-halted",
         "too-many-attempts",

@@ -189,4 +189,4 @@ def expected_codes(rows: Patients) -> set[str]:
         return {"", "node-failed"}
     if rows.trouble == "train":
         return {"", "trainer-failed"}
-    return {"", "small-cell"} if 0 < rows.deaths < 11 else {""}
+    return {"", "site-not-ready"} if 0 < rows.deaths < 11 else {""}

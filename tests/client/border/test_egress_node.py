@@ -18,7 +18,7 @@ from larrey_client.settings import SiteSettings
 from larrey_client.work import Worker
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import LarreyError, Refusal
-from larrey_protocol.refusals import MAY_LEAVE
+from larrey_protocol.refusals import ABOUT_DATA, MAY_LEAVE
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import Study
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -175,6 +175,16 @@ def test_the_two_logs_are_closed_to_others(settings: SiteSettings, agent: Agent)
     names = ("egress.db", "access.db", "trail.anchor")
     modes = [(Path(settings.site.state) / name).stat().st_mode & 0o077 for name in names[:2]]
     assert modes == [0, 0]
+
+
+@pytest.mark.parametrize("code", sorted(ABOUT_DATA))
+def test_a_refusal_that_tells_something_about_rows_leaves_as_the_one_code(
+    agent: Agent, peer: WatchingPeer, approve: Approve, trainer: SmallTrainer, code: str
+) -> None:
+    task = peer.first_task(approve(agent, STUDY))
+    trainer.load_fail = Refusal(code, "told here only")
+    assert peer.request(task).fields["code"] == "site-not-ready"
+    assert code not in MAY_LEAVE
 
 
 def test_every_code_of_the_gate_may_leave_but_the_one_about_numbers() -> None:
