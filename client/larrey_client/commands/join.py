@@ -111,7 +111,8 @@ def _tell(value: Json) -> str:
         return (
             f"Mail {value['request']} to the consortium; it holds no secret.\n"
             f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"
-            f"When the answer has come: larrey-site join --finish admission.json --dir {value['dir']}"
+            "When the answer has come: "
+            f"larrey-site join --finish admission.json --dir {value['dir']}"
         )
     settings = value["settings"]
     return (
