@@ -77,8 +77,9 @@ class Commander:
         Nobody has to believe a coordinator that stops; going on takes a person's order.
         """
         conductor = self._coordinator.conductor(digest)
-        if conductor is None or conductor.status()["stop"] == "halt":
-            return
+        status = conductor.status() if conductor is not None else {}
+        if conductor is None or status["stop"] == "halt" or status["stalled"]:
+            return  # one that stalled does nothing until a restart, which looks again
         self._coordinator.book.note(COORDINATOR, code, digest)
         conductor.order("halt", 0, by=COORDINATOR, on=time.time())
         logger.warning("study halted study=%s code=%s", short(digest), code)

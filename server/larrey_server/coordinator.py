@@ -118,9 +118,7 @@ class Coordinator:
         """Go on with the studies that were running when the coordinator last stopped."""
         rows = self.book.rows()
         began = [self.journal.round_began(row.digest) for row in rows if row.state == "open"]
-        swept = self.spool.sweep(min(began, default=math.inf))
-        if swept:
-            logger.info("spool swept files=%d", swept)
+        logger.info("spool swept files=%d", self.spool.sweep(min(began, default=math.inf)))
         for row in rows:
             self._count_study(self.book.study(row.digest))
             if row.state == "open":
@@ -189,7 +187,7 @@ class Coordinator:
         """Return what a person wants to know of a study, as JSON; see `watching.describe`."""
         study = self.book.study(row.digest)
         answers = self.book.answers(row.digest)
-        facts: Facts = {
+        return {
             **self.progress(study),
             "proposed_at": row.proposed_at,
             "epsilon": true_epsilon(study),
@@ -201,7 +199,6 @@ class Coordinator:
             **self._law_of(study),
             **self.commander.facts(row),
         }
-        return facts
 
     def heard(self, site: str) -> None:
         """Note a sign of life of a site."""
@@ -373,28 +370,31 @@ class Coordinator:
         for site in sites:
             self.engine.bell(site).ring()
 
-    def _presence_changed(self) -> None:
-        self.metrics.sites_up(self._presence.up())
-
     def _look_for_silence(self) -> None:
         ticks = itertools.count(1)
         while not self._stopped.wait(_TICK_S):
-            self._halt_lapsed()
-            if next(ticks) % _CLOSING_TICKS == 0:
-                self.commander.close_due()
-            with self._comings:
-                for site in self._presence.silent():
-                    self._gone(site)
+            try:
+                self._look(next(ticks))
+            except Exception:  # the watch's guard: permits end while a disk is full, too
+                logger.exception("look failed")
+
+    def _look(self, tick: int) -> None:
+        with self._comings:
+            for site in self._presence.silent():
+                self._gone(site)
+        self._halt_lapsed()
+        if tick % _CLOSING_TICKS == 0:
+            self.commander.close_due()
 
     def _came(self, site: str) -> None:
         self.engine.activate(site)
         logger.info("site up site=%s", site)
-        self._presence_changed()
+        self.metrics.sites_up(self._presence.up())
         for conductor in self._conductors():
             conductor.site_up(site)
 
     def _gone(self, site: str) -> None:
         logger.warning("site down site=%s", site)
-        self._presence_changed()
+        self.metrics.sites_up(self._presence.up())
         for conductor in self._conductors():
             conductor.site_down(site)
