@@ -9,7 +9,7 @@ everything.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -26,7 +26,7 @@ from larrey_client.orders import KeptOrder, kept_orders
 from larrey_client.records import SiteRecords
 from larrey_client.settings import Policy
 from larrey_client.store import SiteStore
-from larrey_protocol.decisions import Approval, Registration
+from larrey_protocol.decisions import Approval, Registration, SiteOrder
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.people import Person, Role
 from larrey_protocol.permit import Countersignature, Permit
@@ -190,6 +190,7 @@ def _read(records: SiteRecords, pinned: str) -> Dossier:
     versions, signatures = tuple(records.charters()), kept["policysignature"]
     past = history(versions, signatures)
     site, people = past[-1].charter.site if past else "", people_ever(past)
+    _require_officer(records, past)
     keys = trusted_keys(pinned, kept["keychange"])
     rosters = trusted_rosters(keys, kept["roster"])
     return Dossier(
@@ -202,6 +203,30 @@ def _read(records: SiteRecords, pinned: str) -> Dossier:
         versions=versions,
         past=past,
         signatures=signatures,
+    )
+
+
+def _require_officer(records: SiteRecords, past: Sequence[Version]) -> None:
+    """Return if each entry that frees, splits or adopts budget has an officer's order of its own.
+
+    Before the first charter nobody is an officer yet, and the gate refuses everything.
+    """
+    charters = [version.charter for version in past]
+    officers = {p.key for charter in charters for p in charter.people if p.role == "dpo"}
+    orders = {signed.digest: signed for signed in records.documents("siteorder")}
+    for kind, document in records.ledger_orders() if past else ():
+        signed = orders.pop(document, None)  # an order counts once
+        if signed is None or signed.signer not in officers:
+            raise _unordered(kind)
+        order = open_signed(signed, SiteOrder, signed.signer)
+        verb = "adopt" if kind == "adopt" else "split-family"
+        if (order.site, order.verb) != (charters[-1].site, verb):
+            raise _unordered(kind)
+
+
+def _unordered(kind: str) -> IntegrityError:
+    return IntegrityError(
+        "document-altered", f"the ledger has an entry to {kind} without an officer's order"
     )
 
 

@@ -230,6 +230,18 @@ class SiteRecords:
         found = [(seq, json.loads(text)) for seq, text in rows]
         return [Stop(seq, r["study"], _STOPS[r["action"]], r["actor"], r["at"]) for seq, r in found]
 
+    def ledger_orders(self) -> list[tuple[str, str]]:
+        """Return kind and order's digest of each ledger entry that only an officer may make."""
+        query = (
+            "SELECT json_extract(CAST(entry AS TEXT), '$.body.document') FROM privacy_ledger"
+            " WHERE instr(entry, CAST(? AS BLOB)) ORDER BY seq"
+        )
+        return [
+            (kind, str(document))
+            for kind in ("split", "reset", "adopt")
+            for (document,) in self.connection.execute(query, (f'"kind":"{kind}"',)).fetchall()
+        ]
+
     def answers(self, study: str) -> list[Answered]:
         """Return every stored answer of a study, oldest first."""
         query = "SELECT digest, bytes, receipt FROM answers WHERE study = ? ORDER BY rowid"

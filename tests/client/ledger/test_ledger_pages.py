@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from larrey_client.cli import main
+from larrey_client.dossier import read_dossier
 from larrey_client.families import family_of
 from larrey_client.officer import Officer
 from larrey_client.settings import load_settings
 from larrey_client.store import SiteStore
 from larrey_privacy.mechanism import UNBOUNDED
+from larrey_protocol.decisions import SiteOrder
 from larrey_protocol.keys import SigningKey
+from larrey_protocol.signed import sign
 from tests.client.ledger.conftest import COST, FILTER, State, make_officer, sign_charter
 from tests.client.ledger.test_families import add
 
@@ -165,6 +169,47 @@ def test_people_written_into_the_file_do_not_open_the_way_out(
     status, _, told = site("ledger", "reset", "heart", "--key", str(tmp_path / "thief.key"))
     assert (status, "person-unknown" in told) == (1, True)
     assert state.store.ledger_head == head
+
+
+def test_a_budget_freed_in_the_ledger_without_the_officer_s_order_is_found(
+    state: State, site: Command, key: str, tmp_path: Path, dpo: Officer
+) -> None:
+    def altered() -> str:
+        return read_dossier(state.store.records, settings.consortium.key).altered
+
+    settings = load_settings(tmp_path / "site.toml")
+    sign_charter(state.store, settings, dpo)
+    assert site("ledger", "reset", "heart", "--key", key)[0] == 0
+    assert altered() == ""
+    (used,) = state.store.records.documents("siteorder")
+    for document in ("sha256:" + "0" * 64, used.digest):  # an order counts once
+        backup = Path(f"{state.folder}.old")
+        shutil.rmtree(backup, ignore_errors=True)
+        state.save()
+        with state.store.transaction():
+            state.store.ledger.reset("heart", document)
+        assert "order" in altered()
+        state.restore()
+
+
+@pytest.mark.parametrize("changes", [{"verb": "resume"}, {"site": "beta"}, {"by": "it"}])
+def test_an_order_of_another_kind_site_or_role_frees_no_budget(
+    state: State, tmp_path: Path, site: Command, dpo: Officer, changes: dict[str, str]
+) -> None:
+    it = make_officer("i.t", "it")
+    path = tmp_path / "site.toml"
+    entry = f'[[people]]\nname = "i.t"\nrole = "it"\nkey = "{it.person.key}"\n'
+    path.write_text(path.read_text() + entry)
+    settings = load_settings(path)
+    sign_charter(state.store, settings, dpo)
+    signer = it if changes.pop("by", "") else dpo
+    fields = {"site": "alpha", "verb": "split-family", "subject": "heart", "at": 1.0}
+    fields |= {"after": state.store.audit_head, "person": signer.person.name} | changes
+    signed = sign(SiteOrder.model_validate(fields), signer.key)
+    with state.store.transaction():
+        state.store.add_document(signed)
+        state.store.ledger.reset("heart", signed.digest)
+    assert "order" in read_dossier(state.store.records, settings.consortium.key).altered
 
 
 def test_the_way_out_is_closed_where_a_signed_document_was_altered(
