@@ -160,6 +160,7 @@ class Approving:
         made = None if missing else self._made(case, "approved", actor, facts.epsilon)
         with store.transaction():
             self._require_unchanged(digest, before)
+            self._require_running(digest)  # reading the rows takes its time
             self._keep(word)
             if made is not None:
                 if before is None:
@@ -212,10 +213,7 @@ class Approving:
     def _open_for_approval(self, case: StudyCase, word: _Word) -> Decision | None:
         """Return the decision so far, if this approval may still change something."""
         warrant, before = _warrant(case), self._decision(case.study.digest)
-        with self._node.store.reading() as records:
-            has_ended = records.has_ended(case.study.digest)
-        if has_ended:
-            raise Refusal("study-ended", "the coordinator ended this study; nothing would run")
+        self._require_running(case.study.digest)
         if before is not None and before.decision != "approved":
             raise _decided(before)
         signed = (word.approval.permit, word.approval.seats)
@@ -265,6 +263,13 @@ class Approving:
         now = self._node.store.records.decision(study)
         if now is not None and now != before:
             raise _decided(now)
+
+    def _require_running(self, study: str) -> None:
+        """Refuse if the study ended or was closed: nothing would give back what it holds."""
+        with self._node.store.reading() as records:
+            has_ended = records.has_ended(study)
+        if has_ended:
+            raise Refusal("study-ended", "this study ended; nothing would run")
 
     def _decision(self, study: str) -> Decision | None:
         with self._node.store.reading() as records:

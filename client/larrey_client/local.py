@@ -21,7 +21,7 @@ from typing import Any
 
 from larrey_protocol.errors import LarreyError, TransportError
 
-__all__ = ["SOCKET", "Door", "ask"]
+__all__ = ["SOCKET", "Door", "account", "ask"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,12 @@ def _actor(peer: socket.socket) -> str:
     """Return the account of the process at the other end, as the kernel knows it."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return account(uid)
+
+
+def account(uid: int | None = None) -> str:
+    """Return an account's name, of this process by default; never what the environment claims."""
+    uid = os.getuid() if uid is None else uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

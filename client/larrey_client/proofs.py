@@ -6,8 +6,6 @@ The same functions answer inside a running node and in a command while none runs
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from typing import Any
 
 from larrey_client import incident, trail, views
 from larrey_client.egress_log import open_log
-from larrey_client.local import Handler
+from larrey_client.local import Handler, account
 from larrey_client.node import Node
 from larrey_client.records import SiteRecords
 from larrey_client.settings import SiteSettings
@@ -164,7 +162,7 @@ def change_offline(settings: SiteSettings, command: str, asked: Asked) -> Json:
         UsageError: ``state-locked`` if one does.
     """
     key = SigningKey.load(settings.identity.signing_key)
-    actor = pwd.getpwuid(os.getuid()).pw_name
+    actor = account()
     store = SiteStore.open(settings.site.state, time.time)
     try:
         store.on_audit = trail.Seal(store, settings.site.name, key, time.time).write

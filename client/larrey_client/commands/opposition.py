@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import getpass
 import sys
 import time
 from pathlib import Path
@@ -64,6 +63,7 @@ def _withdraw(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
 
 def _record(settings: SiteSettings, options: argparse.Namespace, kind: Json) -> Json:
+    from larrey_client.local import account
     from larrey_client.objections import record_objections
 
     return record_objections(
@@ -71,7 +71,7 @@ def _record(settings: SiteSettings, options: argparse.Namespace, kind: Json) -> 
         _identifiers(options),
         kind,
         valid_from=options.valid_from,
-        actor=getpass.getuser(),
+        actor=account(),
         now=time.time(),
     )
 

@@ -6,7 +6,6 @@ Halting takes no key and works from any terminal, with the node running or not.
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 import time
 from collections.abc import Callable
@@ -59,10 +58,11 @@ def _pause(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
 
 def _stop(settings: SiteSettings, verb: str, study: str) -> Json:
+    from larrey_client.local import account
     from larrey_client.stopping import stop
 
     def offline(store: SiteStore) -> Json:
-        return stop(store, "halt" if verb == "halt" else "pause", study, getpass.getuser())
+        return stop(store, "halt" if verb == "halt" else "pause", study, account())
 
     done = _either(settings, verb, offline, study=study)
     again = " ".join(f"larrey-site resume {study} --key KEY".split())

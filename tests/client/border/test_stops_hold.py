@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,12 @@ from larrey_client.carrying import carry
 from larrey_client.cost import round_mechanism
 from larrey_client.exchange import CHUNK_BYTES, _parts
 from larrey_client.holding import held
+from larrey_client.local import account
+from larrey_client.settings import SiteSettings
 from larrey_client.stopping import stop
+from larrey_client.store import SiteStore
+from larrey_client.trainer_link import Loaded
+from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Proposal, sign
 from larrey_protocol.study import Study
 from tests.client.border.test_amendments import PARENT, child, code
@@ -122,3 +131,32 @@ def test_a_transfer_that_may_not_go_on_sends_no_further_part(tmp_path: Path) -> 
     answers = iter([True, False])
     parts = list(_parts("sha256:0", blob, 3 * CHUNK_BYTES, 0, lambda: next(answers)))
     assert [len(part.data) for part in parts] == [CHUNK_BYTES]
+
+
+def test_a_study_that_ends_while_its_rows_are_read_holds_no_budget(
+    agent: Agent, pki: Pki, lawful: Approve, trainer: SmallTrainer
+) -> None:
+    lawful(agent, PARENT)
+    pki.people.approve(agent, PARENT, pki.people.it)
+    store, load = agent.node.store, trainer.load
+
+    def ending(*arguments: Any, **named: Any) -> Loaded:
+        with store.transaction():
+            store.add_ending(PARENT.digest)
+        return load(*arguments, **named)
+
+    trainer.load = ending  # type: ignore[method-assign]
+    with pytest.raises(Refusal, match="study-ended"):
+        pki.people.approve(agent, PARENT, pki.people.dpo)
+    assert held(store, "heart", PARENT.digest) is None
+
+
+def test_who_stopped_it_is_the_account_and_not_what_the_environment_claims(
+    settings: SiteSettings, site_file: Path
+) -> None:
+    command = [sys.executable, "-m", "larrey_client.cli", "halt", "--config", str(site_file)]
+    claimed = {"LOGNAME": "dora", "USER": "dora", "LNAME": "dora", "USERNAME": "dora"}
+    subprocess.run(command, env={**os.environ, **claimed}, check=True, capture_output=True)
+    store = SiteStore.open(settings.site.state, time.time)
+    assert store.records.stops()[-1].actor == account() != "dora"
+    store.close()
