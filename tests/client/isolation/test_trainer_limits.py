@@ -93,6 +93,14 @@ def test_every_barrier_that_this_kernel_knows_stands(place: Place) -> None:
     assert {"filter", "memory", "core", "tracing", *known} <= set(place.link.isolation.stands)
 
 
+def test_the_trainer_sees_no_network_but_an_empty_one(place: Place) -> None:
+    place.load("works")
+    _require(place, "namespace")
+    lines = Path(f"/proc/{place.link.pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in lines] == ["lo"]
+    assert lines[0].partition(":")[2].split()[0] == "0"  # bytes: it is not this machine's
+
+
 def test_the_scratch_folder_goes_with_the_trainer(make_place: Callable[..., Place]) -> None:
     place = make_place()
     (scratch,) = (place.settings.site.state / "scratch").iterdir()
