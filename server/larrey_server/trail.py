@@ -10,6 +10,7 @@ rewritten or cut trail by the first signed head that it lacks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -127,16 +128,20 @@ def verify(trail: Trail, *, needs_seal: bool = False) -> dict[str, Any]:  # Any:
             ``seal-missing``, or as `open_signed`.
     """
     last = verify_chain(trail.records)
-    heads = [receipt.peer_head for receipt in _receipts(trail)]
-    heads += [open_signed(one, Certificate, one.signer).audit_head for one in trail.certificates]
-    heads += _sealed(trail, is_needed=needs_seal and last is not None)
-    lost = _lost(trail.records, heads)
+    heads = [(receipt.peer_head, receipt.site) for receipt in _receipts(trail)]
+    own = [open_signed(one, Certificate, one.signer).audit_head for one in trail.certificates]
+    own += _sealed(trail, is_needed=needs_seal and last is not None)
+    heads += [(head, "the coordinator") for head in own]
+    known = _heads(trail.records)
+    lost = {(number, who) for head, who in heads for number in _lost(known, head)}
     if lost:
+        signers = ", ".join(sorted({who for _, who in lost}))
         raise IntegrityError(
             "audit-behind-anchor",
-            f"record {min(lost)} of the audit trail was signed for and is not here; the trail has"
-            f" {len(trail.records)}",
-            "Records were removed or rewritten, or an old copy was restored; open an incident.",
+            f"record {min(lost)[0]} of the audit trail was signed for by {signers} and is not here;"
+            f" the trail has {len(trail.records)}",
+            "Records were removed or rewritten, an old copy was restored, or one site alone lies;"
+            " open an incident.",
         )
     return {
         "audit_records": len(trail.records),
@@ -175,7 +180,10 @@ def reconcile(trail: Trail, export: Json) -> list[Difference]:
     """
     site, records, receipts = _opened(export)
     verify_chain(trail.records)
-    verify_chain(records)
+    try:
+        verify_chain(records)
+    except ValueError as error:  # NaN, which no record has
+        raise IntegrityError("audit-broken", f"the trail of {site} holds no numbers") from error
     return [
         *_receipt_differences(trail, site, receipts),
         *_head_differences(trail, site, records, receipts),
@@ -214,13 +222,14 @@ def _head_differences(
     trail: Trail, site: str, records: Sequence[AuditRecord],
     receipts: Sequence[tuple[Receipt, Signed]],
 ) -> Iterator[Difference]:  # fmt: skip
+    ours, theirs = _heads(trail.records), _heads(records)
     for receipt, _ in receipts:
-        for number in _lost(trail.records, [receipt.peer_head]):
+        for number in _lost(ours, receipt.peer_head):
             text = f"the site signed for record {number} of the coordinator, which is not there"
             yield Difference("missing", "record", receipt.study, receipt.round, number, text)
     for one in trail.contributions:
         if one.site == site and one.receipt is not None:
-            for number in _lost(records, [_receipt(one.receipt).audit_head]):
+            for number in _lost(theirs, _receipt(one.receipt).audit_head):
                 text = f"the site once signed record {number} of its trail, which is not there"
                 yield Difference("extra", "record", one.study, one.round, number, text)
 
@@ -240,12 +249,20 @@ def _approval_differences(
         yield Difference("extra", "approval", study, 0, mine[study], text)
 
 
-def _lost(records: Sequence[AuditRecord], heads: Iterable[str]) -> list[int]:
-    """Return the numbers of signed heads that a trail does not have."""
-    known = {record.head for record in records}
-    missing = (head for head in heads if head and head not in known)
-    numbers = (head.partition(":")[0] for head in missing)
-    return [int(number) for number in numbers if number.isdecimal() and int(number)]
+def _heads(records: Iterable[AuditRecord]) -> frozenset[str]:
+    return frozenset(record.head for record in records)
+
+
+def _lost(known: frozenset[str], head: str) -> Iterator[int]:
+    """Yield the number of a signed head that a trail does not have."""
+    if head not in known and _number(head):
+        yield _number(head)
+
+
+def _number(head: str) -> int:
+    """Return a record's number, 0 for what a lying site wrote in its place."""
+    text = head.partition(":")[0]
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
 
 
 def _opened(
@@ -296,5 +313,5 @@ def _key(receipt: Receipt) -> tuple[str, int, str, str]:
 
 
 def _about(receipt: Receipt, kind: str, text: str) -> Difference:
-    index = int(receipt.audit_head.partition(":")[0] or 0)
+    index = _number(receipt.audit_head)
     return Difference(kind, "receipt", receipt.study, receipt.round, index, text)
