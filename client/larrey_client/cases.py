@@ -88,9 +88,16 @@ class Cases:
         if ground.altered:
             return ground, None
         try:
-            return ground, self._case(digest)
+            return ground, self._with_app(self._case(digest))
         except IntegrityError as error:
             return replace(ground, altered=str(error)), None
+
+    def _with_app(self, case: StudyCase | None) -> StudyCase | None:
+        """Return the case with the digest of a listed app's source as it is at this moment."""
+        rule = self._settings.app(case.study.file.training.app or "") if case else None
+        if case is None or rule is None:
+            return case
+        return replace(case, facts=replace(case.facts, app_digest=app_digest(rule.module)))
 
     def standing(self, digest: str) -> Standing:
         """Return who launched the study and who stopped it."""
@@ -116,6 +123,8 @@ def study_case(
 ) -> StudyCase | None:
     """Return a proposed study as the gate wants it, verified again; None if it is unknown.
 
+    Without the digest of a listed app, whose file may change at any moment.
+
     Raises:
         IntegrityError: the kept proposal does not verify.
     """
@@ -124,15 +133,12 @@ def study_case(
         return None
     study = open_proposal(signed, digest, dossier)
     consent, decision = consent_in(records, dossier, study), records.decision(digest)
-    rule, dataset = settings.app(study.file.training.app or ""), settings.dataset(consent.dataset)
+    dataset = settings.dataset(consent.dataset)
     return StudyCase(
         site=settings.site.name,
         policy=settings.policy,
         study=study,
-        facts=StudyFacts(
-            decision.epsilon if decision else -1.0,
-            app_digest=app_digest(rule.module) if rule else "",
-        ),
+        facts=StudyFacts(decision.epsilon if decision else -1.0),
         datasets=tuple(one.name for one in settings.datasets),
         dataset=consent.dataset,
         unit=dataset.unit if dataset else None,
