@@ -26,7 +26,7 @@ from larrey_protocol.errors import FileError, PortBusy, UsageError
 from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.access import AccessRecorder
-from larrey_server.control_service import MAX_WATCHES, ControlService
+from larrey_server.control_service import ControlService
 from larrey_server.coordinator import Coordinator
 from larrey_server.enrolment_service import EnrolmentService
 from larrey_server.exchange_service import ExchangeService
@@ -62,10 +62,10 @@ class Hub:
         self.metrics = Metrics()
         sites = settings.coordinator.max_sites  # pools start threads only as they are needed
         callers = sites + len(settings.operators)
-        # A long poll holds a thread; a site may hold one while its next one displaces it.
-        waiting = ThreadPoolExecutor(2 * sites + MAX_WATCHES, thread_name_prefix="poll")
         # Enough for all that one caller may do at once, times all callers: nobody starves another.
-        working = ThreadPoolExecutor(MAX_CALLS * callers + 8, thread_name_prefix="rpc")
+        most = MAX_CALLS * callers + 8
+        waiting = ThreadPoolExecutor(most, thread_name_prefix="poll")  # a poll holds its thread
+        working = ThreadPoolExecutor(most, thread_name_prefix="rpc")
         gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, waiting)
         self._access = AccessRecorder(registry, settings.coordinator.access_log_months, time.time)
         self._pools = (waiting, working)

@@ -15,6 +15,7 @@ from larrey_server.gatekeeper import MAX_CALLS
 from larrey_server.serve import Hub
 from tests.server.peers import Federation, Folder, SitePeer, until
 
+BOTH = ("site alpha", "operator operator")
 METHODS = ("Studies/List", "Exchange/Take", "Enrolment/Join", "Control/List")
 
 
@@ -98,3 +99,16 @@ def test_a_call_without_a_request_is_refused(small: Federation) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(iter(()), timeout=5)
         assert caught.value.details() == "request-missing"
+
+
+def test_idle_polls_of_some_leave_others_their_own(small: Federation, silence: Silence) -> None:
+    folder = small.folder
+    operator = SitePeer(
+        "operator", small.hub.address, folder.authority.certificate, folder.operator, folder.ada
+    )
+    with small.site("alpha") as alpha, small.site("beta") as beta, operator:
+        idle = [opened(alpha, "Exchange/Take", silence) for _ in range(MAX_CALLS)]
+        idle += [opened(operator, "Control/Watch", silence) for _ in range(MAX_CALLS)]
+        until(lambda: small.hub.gatekeeper.calls() == dict.fromkeys(BOTH, MAX_CALLS))
+        assert beta.take(timeout_s=5) is None  # there is no work, but an answer
+        assert not any(call.done() for call in idle)
