@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from larrey_protocol.canonical import short
@@ -52,8 +53,9 @@ class Commander:
 
         Raises:
             IntegrityError, Refusal: as `OrderBook.take`; for a launch also
-                ``not-enough-approvals`` and as `StudyBook.require_launchable`, to resume as
-                `StudyBook.require_resumable`, to release as `StudyBook.require_named`.
+                ``study-superseded`` and as `StudyBook.require_launchable`, to resume as
+                `StudyBook.require_resumable`, for both ``not-enough-approvals``, to release as
+                `StudyBook.require_named`.
         """
         with self._turn:
             order = self.orders.take(signed, self._check)
@@ -175,6 +177,7 @@ class Commander:
             self._launchable(book.find(order.study), key, present)
         elif order.verb == "resume":
             book.require_resumable(order.study)
+            self._require_quorum(book.find(order.study), self._taking_part(order.study))
         elif order.verb == "release":
             book.require_named(order.study, key)
 
@@ -195,8 +198,26 @@ class Commander:
         """Return the sites with which a person, by public key, may start a study now."""
         book = self._coordinator.book
         book.require_launchable(row, key)
+        self._require_newest(row)
+        return self._require_quorum(row, set(present.sites) - set(present.withdrawn))
+
+    def _require_newest(self, row: StudyRow) -> None:
+        """Refuse a version after which a later one was launched: sites were told of that one."""
+        book = self._coordinator.book
+        parents = {r.digest: book.study(r.digest).file.study.parent for r in book.rows()}
+        for later in descendants(row.digest, parents)[1:]:
+            if any(one.order.verb == "launch" for one in self.orders.of(later)):
+                raise Refusal(
+                    "study-superseded",
+                    f"version {short(later)} amends study {row.name} and was launched",
+                    "Propose a further version: larrey study amend study.toml",
+                )
+
+    def _require_quorum(self, row: StudyRow, taking_part: Collection[str]) -> tuple[str, ...]:
+        """Return the sites that approve a study now, among those that take part."""
+        book = self._coordinator.book
         answers, quorum = book.answers(row.digest), book.study(row.digest).file.rounds.quorum
-        approved = tuple(site for site in answers.approved if site not in present.withdrawn)
+        approved = tuple(site for site in answers.approved if site in taking_part)
         if len(approved) < quorum:
             raise Refusal(
                 "not-enough-approvals",
@@ -204,6 +225,11 @@ class Commander:
                 f"Ask the sites to run: larrey-site study approve {short(row.digest)}",
             )
         return approved
+
+    def _taking_part(self, digest: str) -> set[str]:
+        """Return the sites that a launched study still asks."""
+        told = self._coordinator.progress(self._coordinator.book.study(digest))["sites"]
+        return {one["site"] for one in told if one["state"] not in {"not-joined", "declined"}}
 
     def _carry_out(self, order: Order, key: str) -> None:
         coordinator, study = self._coordinator, order.study

@@ -116,12 +116,9 @@ class StudyBook:
         """Return if a stopped study may go on now.
 
         Raises:
-            Refusal: a code of `larrey_protocol.lawful`, or ``approval-outdated``.
+            Refusal: a code of `larrey_protocol.lawful`.
         """
         self._require_lawful(self.study(digest), self.consortium)
-        reason = self.lapsed(digest)
-        if reason is not None:
-            raise Refusal(*reason, "Ask the sites to approve anew, then resume.")
 
     def require_named(self, digest: str, key: str) -> None:
         """Return if roster and newest permit name the owner of a public key.

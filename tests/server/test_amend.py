@@ -121,6 +121,27 @@ def test_a_child_of_an_ended_parent_is_launched(federation: Federation) -> None:
         assert operator.launch(child)["state"] != "proposed"
 
 
+def test_a_version_that_a_launched_one_amends_is_not_launched(federation: Federation) -> None:
+    parent = federation.propose(SHORT)
+    approve(federation, parent)
+    with federation.operator() as operator:
+        child = child_of(SHORT, study(training__rounds=1, rounds__deadline_s=60.0))
+        operator.propose(child)
+        digest = operator.propose(child_of(child, SHORT))
+        approve(federation, digest)
+        operator.launch(digest)
+        with pytest.raises(Refusal, match="study-superseded"):
+            operator.launch(parent)
+
+
+def test_a_proposed_change_alone_supersedes_nothing(federation: Federation) -> None:
+    parent = federation.propose(SHORT)
+    approve(federation, parent)
+    with federation.operator() as operator:
+        operator.propose(child_of(SHORT, study(training__rounds=2)))
+        assert operator.launch(parent)["state"] == "open"
+
+
 def test_the_launcher_does_not_release(federation: Federation) -> None:
     digest = run(federation)
     with federation.operator() as operator, pytest.raises(Refusal, match="duties-not-separate"):

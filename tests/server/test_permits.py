@@ -178,6 +178,37 @@ def test_an_amended_permit_halts_until_sites_approved_anew(federation: Federatio
     assert ("coordinator", "approval-outdated") in actions
 
 
+@pytest.mark.parametrize("decision", ["", "refused"])
+def test_a_study_is_not_resumed_before_its_sites_approved_anew(
+    federation: Federation, decision: str
+) -> None:
+    digest = approved(federation)
+    federation.launch(digest)
+    put(federation, changed(federation))
+    with federation.operator() as operator, federation.site("alpha") as alpha:
+        until(lambda: operator.find(digest)["stop"] == "halt")
+        if decision:
+            assert alpha.approve(digest, decision, "permit-not-countersigned").recorded
+        with pytest.raises(Refusal, match=r"0 sites approved.*not-enough-approvals.*study approve"):
+            operator.command(digest, "resume")
+        assert alpha.approve(digest).recorded
+        with pytest.raises(Refusal, match=r"1 sites approved.*not-enough-approvals"):
+            operator.command(digest, "resume")
+        facts = operator.find(digest)
+    assert (facts["stop"], facts["round"], facts["attempt"]) == ("halt", 1, 2)
+
+
+def test_a_site_that_takes_no_part_does_not_count_for_a_resume(federation: Federation) -> None:
+    digest = approved(federation)
+    federation.launch(digest)
+    with federation.operator() as operator, federation.site("alpha") as alpha:
+        operator.command(digest, "halt")
+        assert alpha.approve(digest, "revoked").recorded
+        assert alpha.approve(digest).recorded  # too late: this run is done without it
+        with pytest.raises(Refusal, match="not-enough-approvals"):
+            operator.command(digest, "resume")
+
+
 def test_a_site_that_takes_its_approval_back_is_not_asked_again(federation: Federation) -> None:
     digest = approved(federation)
     federation.launch(digest)
