@@ -16,6 +16,7 @@ import grpc
 
 from larrey_protocol.certificates import (
     Credential,
+    authority_fingerprint,
     expiry_of,
     is_due,
     is_issued_by,
@@ -100,8 +101,8 @@ class ServerIdentity:
         stamp = self._stamp_now()
         key, authority = read_private(identity.key), identity.authority.read_bytes()
         certificate = identity.certificate.read_bytes()
-        if self._certificate and not _is_pair(certificate, key):
-            raise ValueError("the certificate is not of the key beside it")
+        if self._certificate:
+            _require_whole(certificate, key, authority)
         self._stamp, self._certificate = stamp, certificate
         try:
             self._renewed(expiry_of(certificate))
@@ -113,6 +114,13 @@ class ServerIdentity:
         identity = self._identity
         stats = [file.stat() for file in (identity.certificate, identity.key, identity.authority)]
         return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats)
+
+
+def _require_whole(certificate: bytes, key: bytes, authority: bytes) -> None:
+    """Refuse files that are half written: nobody else could call until they are whole."""
+    if not _is_pair(certificate, key):
+        raise ValueError("the certificate is not of the key beside it")
+    authority_fingerprint(authority)
 
 
 def _is_pair(certificate: bytes, key: bytes) -> bool:

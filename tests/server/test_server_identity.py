@@ -87,6 +87,17 @@ def test_a_certificate_without_its_key_leaves_the_old_pair_in_force(folder: Fold
     assert identity.refreshed() is not None
 
 
+@pytest.mark.parametrize("size", [0, 200])
+def test_an_authority_that_is_half_written_leaves_the_old_one_in_force(
+    folder: Folder, size: int
+) -> None:
+    identity, whole = opened(folder, [NOW]), folder.authority.certificate
+    (folder.path / "ca.crt").write_bytes(whole[:size])
+    assert identity.refreshed() is None
+    (folder.path / "ca.crt").write_bytes(whole)
+    assert identity.refreshed() is not None
+
+
 def test_a_server_key_open_to_others_is_refused_at_the_start(folder: Folder) -> None:
     (folder.path / "server.key").chmod(0o644)
     with pytest.raises(FileError) as caught:
