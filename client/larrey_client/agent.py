@@ -133,7 +133,7 @@ class Agent:
             self.desk.send_decisions()
         self.closing.look(at_once=is_new)
         self.closing.tell()
-        tell_departure(self.node)
+        tell_departure(self.node, self.closing)
 
     def _pass_on(self, reply: TakeReply) -> None:
         try:

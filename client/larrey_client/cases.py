@@ -206,7 +206,7 @@ def standing_in(records: SiteRecords, dossier: Dossier, digest: str, *, site: st
         for one in dossier.orders.get(digest, ())
         if is_entitled(one.key, one.order.verb, dossier.keys, dossier.rosters)
     ]
-    is_closed = bool(records.documents("deletionreceipt", digest))
+    is_closed = records.is_closing(digest)
     return derive(digest, orders, records.stops(digest), site=site, is_closed=is_closed)
 
 

@@ -10,6 +10,7 @@ permit ends, when this site left, or some days after it ended.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from larrey_client.extract.snapshots import current
 from larrey_client.holding import release
-from larrey_client.incident import open_incidents
+from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.node import Node
 from larrey_client.orders import Standing
 from larrey_client.records import Decision
@@ -65,7 +66,8 @@ class Past:
         permit: newest version; None where it is unknown here.
         day: today in UTC, by the later of clock and records.
         ended_s: seconds since the coordinator said that it ended; None while it runs.
-        is_begun: its closing was begun and cut.
+        is_begun: its closing was begun.
+        is_deleted: a receipt says that everything of it was deleted here.
         has_left: this site left its coordinator.
     """
 
@@ -74,12 +76,13 @@ class Past:
     day: dt.date
     ended_s: float | None
     is_begun: bool = False
+    is_deleted: bool = False
     has_left: bool = False
 
 
 def why_close(past: Past, close_after_days: float) -> str:
     """Return why a study is to be closed now, empty while it is not."""
-    if past.standing.is_closed:
+    if past.is_deleted:
         return ""
     permit = permit_state(past.permit, past.day) if past.permit is not None else ""
     reasons = (
@@ -114,14 +117,14 @@ class Closing:
             code: why, where it is no person.
 
         Raises:
-            Refusal: ``already-closed``.
+            Refusal: ``already-closed``, ``incident-open``.
         """
         node, store = self._node, self._node.store
         with store.transaction():
             if store.records.documents("deletionreceipt", study):
                 raise Refusal("already-closed", "this study was closed here before")
-            self._stop_for_good(study, actor, code)
-        node.trainer.interrupt(study)
+            require_no_incident(store.records)
+        self._stop_for_good(study, actor, code)
         self._await_worker()
         items = tuple(item for closer in self._closers for item in closer(study))
         receipt = DeletionReceipt(study=study, by=node.site, items=items, at=node.now())
@@ -140,16 +143,21 @@ class Closing:
             self._node.trainer_turn.release()
 
     def look(self, *, at_once: bool = False) -> None:
-        """Close what is to be closed by itself; looks once a minute at most unless asked."""
+        """Close what is to be closed by itself; looks once a minute at most unless asked.
+
+        While an incident is open the studies end as well, and are deleted after it.
+        """
         now = self._node.monotonic()
         if not at_once and now - self._looked_at < _LOOK_EVERY_S:
             return
         self._looked_at = now
         with self._node.store.reading() as records:
-            if open_incidents(records):  # nothing is deleted by itself while one is looked into
-                return
+            is_frozen = bool(open_incidents(records))
         for study, code in self.due():
-            self.close(study, POLICY, code)
+            if is_frozen:
+                self._stop_for_good(study, POLICY, code)
+            else:
+                self.close(study, POLICY, code)
 
     def due(self) -> list[tuple[str, str]]:
         """Return the studies to be closed now, and why, by the policy that was signed.
@@ -168,6 +176,9 @@ class Closing:
                 if known.decision is not None and known.decision.decision != "refused"
             ]
             begun = records.audited("study-closing")
+            deleted = {
+                json.loads(s.document)["study"] for s in records.documents("deletionreceipt")
+            }
             has_left = bool(records.documents("departure"))
         found = []
         for study, ended_at in kept:
@@ -177,6 +188,7 @@ class Closing:
                 day=node.cases.today,
                 ended_s=None if ended_at is None else node.now() - ended_at,
                 is_begun=study.digest in begun,
+                is_deleted=study.digest in deleted,
                 has_left=has_left,
             )
             found.append((study.digest, why_close(past, days)))
@@ -199,17 +211,19 @@ class Closing:
                 store.audit("document-told", self._node.site, subject=signed.digest, code=code)
 
     def _stop_for_good(self, study: str, actor: str, code: str) -> None:
-        """Let nothing more of the study happen here; inside the caller's transaction."""
+        """Let nothing more of the study happen here, durably; doing it again is no harm."""
         store = self._node.store
-        if study in store.records.audited("study-closing"):
-            return
-        store.add_stop(study, "halt", actor)
-        store.audit("study-closing", actor, study=study, subject=study, code=code)
-        decision = store.records.decision(study)
-        if not store.records.has_ended(study):
-            store.add_ending(study)
-        if decision is not None and decision.decision == "approved":
-            release(store, decision.dataset, study, f"{self._node.now():.3f}")
+        with store.transaction():
+            if store.records.is_closing(study):
+                return
+            store.add_stop(study, "halt", actor)
+            store.audit("study-closing", actor, study=study, subject=study, code=code)
+            decision = store.records.decision(study)
+            if not store.records.has_ended(study):
+                store.add_ending(study)
+            if decision is not None and decision.decision == "approved":
+                release(store, decision.dataset, study, f"{self._node.now():.3f}")
+        self._node.trainer.interrupt(study)
 
 
 def answers_closer(node: Node) -> Closer:

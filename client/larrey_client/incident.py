@@ -25,7 +25,7 @@ from larrey_client.anchors import make_anchor
 from larrey_client.records import SiteRecords
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import canonical_json, digest_bytes, digest_of
-from larrey_protocol.errors import IntegrityError, UsageError
+from larrey_protocol.errors import IntegrityError, Refusal, UsageError
 from larrey_protocol.keys import SigningKey, fingerprint
 from larrey_protocol.signed import Signed, open_signed, sign
 from larrey_protocol.study import SiteName
@@ -41,6 +41,7 @@ __all__ = [
     "make_bundle",
     "open_incident",
     "open_incidents",
+    "require_no_incident",
     "verify_bundle",
 ]
 
@@ -100,6 +101,22 @@ def open_incidents(records: SiteRecords) -> list[Incident]:
     closed = {_load(IncidentClosure, one).number for one in records.documents("incidentclosure")}
     found = [_load(Incident, one) for one in records.documents("incident")]
     return [incident for incident in found if incident.number not in closed]
+
+
+def require_no_incident(records: SiteRecords) -> None:
+    """Return if no incident is open, so that something may be deleted.
+
+    Raises:
+        Refusal: ``incident-open``.
+    """
+    found = open_incidents(records)
+    if found:
+        number = found[0].number
+        raise Refusal(
+            "incident-open",
+            f"incident {number} is open, and nothing is deleted while one is",
+            f"Stop the work: larrey-site halt. Delete after: larrey-site incident close {number}",
+        )
 
 
 def open_incident(

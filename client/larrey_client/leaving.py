@@ -15,6 +15,7 @@ from larrey_client.anchors import has_audit_head
 from larrey_client.approving import make_decision
 from larrey_client.closing import Closing
 from larrey_client.exchange import is_passing
+from larrey_client.incident import require_no_incident
 from larrey_client.node import Node
 from larrey_client.records import SiteRecords
 from larrey_protocol.decisions import Departure, SiteOrder
@@ -34,13 +35,15 @@ def leave(node: Node, closing: Closing, signed: Signed, people: Iterable[Person]
 
     Raises:
         IntegrityError: of the signature.
-        Refusal: ``person-unknown``, ``role-not-allowed``, ``order-differs`` or ``site-left``.
+        Refusal: ``person-unknown``, ``role-not-allowed``, ``order-differs``, ``incident-open`` or
+            ``site-left``.
     """
     store = node.store
     person = require_right(people, signed.signer, "leave")
     order = open_signed(signed, SiteOrder, signed.signer)
     with store.transaction():
         require_member(store.records)
+        require_no_incident(store.records)
         named = (order.site, order.verb, order.person) == (node.site, "leave", person.name)
         if not named or not has_audit_head(store, order.after):
             raise Refusal("order-differs", "the order signed is not one to leave from here")
@@ -87,8 +90,8 @@ def require_task(records: SiteRecords) -> None:
         raise _left()
 
 
-def tell_departure(node: Node) -> None:
-    """Hand the departure over, as the last thing that this site tells.
+def tell_departure(node: Node, closing: Closing) -> None:
+    """Hand the departure over, as the last thing that this site tells: all is deleted by then.
 
     Raises:
         TransportError: the coordinator cannot be reached now.
@@ -97,6 +100,8 @@ def tell_departure(node: Node) -> None:
         departure = departure_of(records)
         if departure is None or is_gone(records):
             return
+    if closing.due():
+        return
     try:
         code = "" if node.exchange.tell(departure.to_bytes()).recorded else "not-taken"
     except TransportError as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from larrey_client.dossier import read_dossier
 from larrey_client.egress_log import EgressLog
-from larrey_client.incident import open_incidents
+from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.settings import Policy, SiteSettings
 from larrey_client.store import SiteStore
 from larrey_protocol.access_log import Access, AccessLog
@@ -76,11 +76,11 @@ def _in_effect(store: SiteStore, settings: SiteSettings) -> Policy:
 def purge_study(logs: Logs, store: SiteStore, study: str) -> int:
     """Drop the copies of what left for a study that is being closed; return how many went.
 
-    None while an incident is open: they go after it, by the deletion receipt.
+    Raises:
+        Refusal: ``incident-open``.
     """
     with store.reading() as records:
-        if open_incidents(records):
-            return 0
+        require_no_incident(records)
     return logs.egress.purge(now=0.0, days=0.0, closed=[study])
 
 

@@ -51,7 +51,7 @@ class Standing:
         stopped: what the consortium ordered last.
         stopped_by: who ordered it.
         site_stopped: what this site's people did last.
-        is_closed: everything of it was deleted here, and a receipt says so.
+        is_closed: it is being deleted here, or was; for ever.
     """
 
     launched_by: str = ""
@@ -107,7 +107,7 @@ def derive(
         orders: in the order of their numbers.
         stops: oldest first.
         site: this site's name, for a withdrawal.
-        is_closed: a deletion receipt of this site exists.
+        is_closed: its closing was begun at this site.
     """
     now = Standing(is_closed=is_closed)
     for kept in orders:

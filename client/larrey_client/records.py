@@ -271,6 +271,10 @@ class SiteRecords:
         rows = [self.connection.execute(query, (action,)).fetchall() for action in actions]
         return {str(subject) for found in rows for (subject,) in found}
 
+    def is_closing(self, study: str) -> bool:
+        """Return whether a study's closing was begun here, which nothing undoes."""
+        return self.has_ended(study) and study in self.audited("study-closing")
+
     def latest_at(self) -> float:
         """Return the latest time in the audit trail, 0 in an empty one."""
         at = "json_extract(CAST(record AS TEXT), '$.at')"

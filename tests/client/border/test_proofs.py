@@ -21,6 +21,7 @@ from larrey_client.settings import SiteSettings
 from larrey_protocol.access_log import AccessLog
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.egress_list import LISTED
+from larrey_protocol.errors import Refusal
 from larrey_protocol.study import Study
 from tests.client.border.watched import WatchingPeer
 from tests.client.node.trainers import SmallTrainer
@@ -165,7 +166,8 @@ def test_closing_a_study_keeps_its_copies_while_an_incident_is_open(
 ) -> None:
     logs = Logs(EgressLog(settings.site.state), AccessLog(settings.site.state))
     command("incident", "open", "--kind", "suspected", "--out", str(tmp_path / "one.zip"))
-    assert purge_study(logs, agent.node.store, STUDY.digest) == 0
+    with pytest.raises(Refusal, match="incident-open"):
+        purge_study(logs, agent.node.store, STUDY.digest)
     command("incident", "close", "1")
     assert purge_study(logs, agent.node.store, STUDY.digest) > 0
 

@@ -217,8 +217,7 @@ def test_a_closing_that_a_kill_cut_is_finished_at_the_next_start(
     agent = start()
     study = approve(agent, STUDY)
     assert code_of(peer, study) == ""
-    with agent.node.store.transaction():
-        agent.closing._stop_for_good(study.digest, "root", "")
+    agent.closing._stop_for_good(study.digest, "root", "")
     assert code_of(peer, study, 2) != ""
     agent = start()
     wait_until(lambda: len(peer.told) == 1)
@@ -248,7 +247,8 @@ def past(**changes: Any) -> Past:
         (past(standing=Standing(stopped="withdrawn")), "closed-by-order"),
         (past(is_begun=True), "closing-begun"),
         (past(has_left=True), "site-left"),
-        (past(standing=Standing(is_closed=True), is_begun=True, ended_s=1e9), ""),
+        (past(standing=Standing(is_closed=True), is_begun=True), "closing-begun"),
+        (past(is_deleted=True, is_begun=True, ended_s=1e9), ""),
     ],
 )
 def test_when_a_study_is_closed_by_itself(case: Past, code: str) -> None:

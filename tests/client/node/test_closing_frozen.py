@@ -1,0 +1,127 @@
+"""While an incident is open nothing is deleted and no receipt says so; the study is over anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from larrey_client.agent import Agent
+from larrey_client.logs import purge_study
+from larrey_protocol.decisions import DeletionReceipt
+from larrey_protocol.errors import Refusal
+from larrey_protocol.signed import Signed, open_signed
+from larrey_protocol.study import Study
+from tests.client.node.conftest import Pki
+from tests.client.node.facts import STUDY, Approve, audit_of
+from tests.client.node.peer import Peer, wait_until
+from tests.client.node.test_stops import at_door, code_at_door, code_of, order
+
+
+@pytest.fixture
+def frozen(agent: Agent, approve: Approve, peer: Peer) -> Study:
+    """Return a study that was answered once, at a site whose people opened an incident."""
+    study = approve(agent, STUDY)
+    assert code_of(peer, study) == ""
+    at_door(agent, "incident open", kind="suspected")
+    return study
+
+
+def receipts(agent: Agent) -> list[Signed]:
+    with agent.node.store.reading() as records:
+        return records.documents("deletionreceipt")
+
+
+def spooled(agent: Agent) -> list[Path]:
+    return list(agent.node.store.spool.iterdir())
+
+
+def test_nobody_closes_a_study_while_an_incident_is_open(
+    agent: Agent, frozen: Study, peer: Peer
+) -> None:
+    assert code_at_door(agent, "study close", study="tiny") == "incident-open"
+    assert receipts(agent) == []
+    assert peer.told == []
+    assert spooled(agent)
+    assert code_of(peer, frozen, 2) == ""  # a refusal changes nothing
+    at_door(agent, "incident close", number=1)
+    at_door(agent, "study close", study="tiny")
+    assert spooled(agent) == []
+
+
+def test_nobody_makes_the_site_leave_while_an_incident_is_open(
+    agent: Agent, frozen: Study, pki: Pki, peer: Peer
+) -> None:
+    leaving = order(agent, pki, "leave")
+    assert code_at_door(agent, "leave", signed=leaving) == "incident-open"
+    with agent.node.store.reading() as records:
+        assert records.documents("departure") == []
+    at_door(agent, "incident close", number=1)
+    assert at_door(agent, "leave", signed=leaving)["closed"] == 1
+
+
+def test_an_order_to_close_ends_the_study_and_deletes_after_the_incident(
+    agent: Agent, frozen: Study, peer: Peer, pki: Pki
+) -> None:
+    pki.people.order(agent, frozen, pki.consortium, verb="close")
+    agent.closing.look(at_once=True)
+    assert receipts(agent) == []
+    assert spooled(agent)
+    assert code_of(peer, frozen) == "study-closed"  # nor is the stored answer sent
+    at_door(agent, "incident close", number=1)
+    agent.closing.look(at_once=True)
+    assert spooled(agent) == []
+    (receipt,) = receipts(agent)
+    told = open_signed(receipt, DeletionReceipt, pki.signing.public)
+    assert "answer" in {item.kind for item in told.items}
+    assert [code for action, code in audit_of(agent) if action == "study-closing"] == [
+        "closed-by-order"
+    ]
+
+
+def test_no_person_resumes_what_waits_to_be_deleted(
+    agent: Agent, frozen: Study, peer: Peer, pki: Pki
+) -> None:
+    pki.people.order(agent, frozen, pki.consortium, verb="close")
+    agent.closing.look(at_once=True)
+    resume = order(agent, pki, "resume", subject=frozen.digest)
+    at_door(agent, "resume", signed=resume)
+    assert code_of(peer, frozen) == "study-closed"
+
+
+def test_a_closing_that_an_incident_overtakes_signs_no_receipt(
+    agent: Agent, approve: Approve, peer: Peer
+) -> None:
+    study = approve(agent, STUDY)
+
+    def overtaken(_study: str) -> list[None]:
+        at_door(agent, "incident open", kind="suspected")
+        purge_study(None, agent.node.store, study.digest)  # type: ignore[arg-type]
+        return []
+
+    agent.closing._closers = (*agent.closing._closers, overtaken)  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match="incident-open"):
+        agent.closing.close(study.digest, "ines")
+    assert receipts(agent) == []
+
+
+def test_a_site_that_left_tells_so_after_everything_was_deleted(
+    start: Callable[[], Agent], approve: Approve, peer: Peer, pki: Pki
+) -> None:
+    agent = start()
+    approve(agent, STUDY)
+
+    def overtaken(_study: str) -> list[None]:
+        at_door(agent, "incident open", kind="suspected")
+        raise Refusal("incident-open", "an incident was opened")
+
+    agent.closing._closers = (*agent.closing._closers, overtaken)  # type: ignore[arg-type]
+    assert code_at_door(agent, "leave", signed=order(agent, pki, "leave")) == "incident-open"
+    agent = start()
+    takes = peer.takes
+    wait_until(lambda: peer.takes > takes + 2)
+    assert peer.told == []
+    at_door(agent, "incident close", number=1)
+    agent.closing.look(at_once=True)
+    wait_until(lambda: len(peer.told) == 2)
