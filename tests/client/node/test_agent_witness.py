@@ -28,8 +28,8 @@ def share(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(settings: SiteSettings, share: Path) -> SiteSettings:
-    return settings.model_copy(update={"witness": Witness(file=share)})
+def settings(settings: SiteSettings, share: Path, pki: Pki) -> SiteSettings:
+    return pki.people.sign_charter(settings.model_copy(update={"witness": Witness(file=share)}))
 
 
 def one_round(agent: Agent, peer: Peer, approve: Approve) -> None:
