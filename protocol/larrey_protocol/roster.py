@@ -14,13 +14,15 @@ from pydantic import Field, model_validator
 
 from larrey_protocol.canonical import LARGEST, digest_of
 from larrey_protocol.errors import IntegrityError
-from larrey_protocol.keys import PublicKey
-from larrey_protocol.people import Person, require_right
+from larrey_protocol.keys import PublicKey, fingerprint
+from larrey_protocol.people import Person, find_person, require_right
 from larrey_protocol.signed import Signed, open_signed
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record
 
-__all__ = ["EMPTY", "KeyChange", "Roster", "Seat", "open_under"]
+__all__ = ["CONSORTIUM", "EMPTY", "KeyChange", "Roster", "Seat", "name_of", "open_under"]
+
+CONSORTIUM = "consortium"  # how the consortium's own key is named on record
 
 _RecordT = TypeVar("_RecordT", bound=Record)
 
@@ -67,6 +69,14 @@ class KeyChange(Record):
     old: PublicKey
     new: PublicKey
     at: float
+
+
+def name_of(key: str, *, consortium: str, roster: Roster) -> str:
+    """Return under which name a key signs: "consortium", a person's name, else its fingerprint."""
+    if key == consortium:
+        return CONSORTIUM
+    person = find_person(roster.people, key)
+    return person.name if person else f"key {fingerprint(key)}"
 
 
 def open_under(

@@ -40,9 +40,8 @@ class ControlService(stubs.ControlServicer):
         self, request: wire.ProposeRequest, context: grpc.ServicerContext
     ) -> wire.ProposeReply:
         """Store a study that the consortium signed."""
-        operator = self._gatekeeper.caller(context).name
         with _explained(context):
-            study = self._coordinator.propose(Signed.from_bytes(request.proposal), operator)
+            study = self._coordinator.propose(Signed.from_bytes(request.proposal))
             return wire.ProposeReply(digest=study.digest)
 
     def Command(
@@ -91,10 +90,9 @@ class ControlService(stubs.ControlServicer):
         self, request: wire.DocumentRequest, context: grpc.ServicerContext
     ) -> wire.ProposeReply:
         """Store a version of a permit."""
-        operator = self._gatekeeper.caller(context).name
         with _explained(context):
             signed = Signed.from_bytes(request.document)
-            self._coordinator.take_permit(signed, operator)
+            self._coordinator.take_permit(signed)
             return wire.ProposeReply(digest=signed.digest)
 
     def Permits(
@@ -107,10 +105,9 @@ class ControlService(stubs.ControlServicer):
         self, request: wire.DocumentRequest, context: grpc.ServicerContext
     ) -> wire.ProposeReply:
         """Store a roster or a change of the consortium's key."""
-        operator = self._gatekeeper.caller(context).name
         with _explained(context):
             signed = Signed.from_bytes(request.document)
-            self._coordinator.take_roster(signed, operator)
+            self._coordinator.take_roster(signed)
             return wire.ProposeReply(digest=signed.digest)
 
     def Rosters(

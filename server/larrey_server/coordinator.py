@@ -132,21 +132,21 @@ class Coordinator:
         self.commander.close_due()
         told.catch_up(self)
 
-    def propose(self, signed: Signed, operator: str) -> Study:
+    def propose(self, signed: Signed) -> Study:
         """Store a proposal; see `StudyBook.propose`."""
-        study = self.book.propose(signed, operator)
+        study = self.book.propose(signed)
         self._count_study(study)
         self.wake(study.file.site_names)
-        logger.info("study proposed study=%s operator=%s", short(study.digest), operator)
+        logger.info("study proposed study=%s", short(study.digest))
         return study
 
-    def take_permit(self, signed: Signed, operator: str) -> Permit:
+    def take_permit(self, signed: Signed) -> Permit:
         """Store a version of a permit and tell its sites; studies that it ends are halted.
 
         Raises:
             IntegrityError, Refusal: as `LawBook.take_permit`.
         """
-        permit = self.book.law.take_permit(signed, operator)
+        permit = self.book.law.take_permit(signed)
         studies = self.book.under(permit.reference)
         sites = {site for row in studies for site in self.book.study(row.digest).file.site_names}
         self.book.changed(sites)
@@ -154,13 +154,13 @@ class Coordinator:
         self._halt_lapsed()
         return permit
 
-    def take_roster(self, signed: Signed, operator: str) -> None:
+    def take_roster(self, signed: Signed) -> None:
         """Store a roster or a change of the consortium's key and tell all sites.
 
         Raises:
             IntegrityError, Refusal: as `LawBook.take_roster`.
         """
-        if self.book.law.take_roster(signed, operator):
+        if self.book.law.take_roster(signed):
             sites = tuple(self.registry.sites)
             self.book.changed(sites)
             self.wake(sites)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from larrey_protocol.audit import AuditRecord
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.permit import Permit, permit_state, succeeds
-from larrey_protocol.roster import EMPTY, KeyChange, Roster, open_under
+from larrey_protocol.roster import EMPTY, KeyChange, Roster, name_of, open_under
 from larrey_protocol.signed import Signed, open_signed
 from larrey_server.journal import DocumentRow, Journal
 
@@ -89,7 +89,7 @@ class LawBook:
         rows = [*self._journal.documents("keychange"), *self._journal.documents("roster")]
         return [row.document for row in sorted(rows, key=lambda row: row.seq)]
 
-    def take_roster(self, signed: Signed, actor: str) -> bool:
+    def take_roster(self, signed: Signed) -> bool:
         """Keep a roster or a key change; False if it was kept before.
 
         Raises:
@@ -100,12 +100,12 @@ class LawBook:
             if signed.digest in self._kept:
                 return False
             if signed.kind == "keychange":
-                self._take_key(signed, actor)
+                self._take_key(signed)
             else:
-                self._take_roster(signed, actor)
+                self._take_roster(signed)
             return True
 
-    def take_permit(self, signed: Signed, actor: str) -> Permit:
+    def take_permit(self, signed: Signed) -> Permit:
         """Keep the next version of a permit and return it; the same one again changes nothing.
 
         Raises:
@@ -121,20 +121,20 @@ class LawBook:
             known = self._permits.setdefault(permit.reference, [])
             succeeds(known, permit)
             action = f"permit-{permit.permit.state.lower()}"
-            self._keep(signed, permit.reference, permit.permit.version, actor, action)
+            self._keep(signed, permit.reference, permit.permit.version, action)
             known.append((signed.digest, permit))
             return permit
 
-    def _take_key(self, signed: Signed, actor: str) -> None:
+    def _take_key(self, signed: Signed) -> None:
         change = open_signed(signed, KeyChange, self._consortium)
         if change.old != self._consortium:
             raise IntegrityError("wrong-signer", "the key change replaces another key")
         if change.new == change.old:
             raise Refusal("key-unchanged", "the key change names the same key twice")
-        self._keep(signed, "", 0, actor, "consortium-key-changed")
+        self._keep(signed, "", 0, "consortium-key-changed")
         self._consortium = change.new
 
-    def _take_roster(self, signed: Signed, actor: str) -> None:
+    def _take_roster(self, signed: Signed) -> None:
         roster = open_signed(signed, Roster, self._consortium)
         if roster.version <= self._roster.version:
             raise Refusal(
@@ -142,10 +142,12 @@ class LawBook:
                 f"expected a roster after version {self._roster.version}, found {roster.version}",
                 "Draft it anew: larrey roster draft > roster.toml",
             )
-        self._keep(signed, "", roster.version, actor, "roster-signed")
+        self._keep(signed, "", roster.version, "roster-signed")
         self._roster = roster
 
-    def _keep(self, signed: Signed, subject: str, number: int, actor: str, action: str) -> None:
+    def _keep(self, signed: Signed, subject: str, number: int, action: str) -> None:
+        """Keep a document; who signed it is who did it, whoever's connection brought it."""
+        actor = name_of(signed.signer, consortium=self._consortium, roster=self._roster)
         row = DocumentRow(signed.kind, subject, number, signed.digest, signed.to_bytes())
         self._journal.keep(row, AuditRecord(0, self._clock(), actor, action, subject=signed.digest))
         self._kept.add(signed.digest)

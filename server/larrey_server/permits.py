@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from larrey_protocol.errors import Refusal, UsageError
-from larrey_protocol.keys import fingerprint
-from larrey_protocol.people import find_person
 from larrey_protocol.permit import Permit, permit_state
-from larrey_protocol.roster import Roster
+from larrey_protocol.roster import Roster, name_of
 from larrey_protocol.signed import Signed, open_signed
 
 __all__ = ["TEMPLATE", "amended", "first", "history", "opened", "revoked"]
@@ -138,7 +136,7 @@ def history(
                 "decided_on": permit.permit.decided_on.isoformat(),
                 "valid_from": permit.use.valid_from.isoformat(),
                 "valid_until": permit.use.valid_until.isoformat(),
-                "signed_by": _name(signed.signer, roster, consortium),
+                "signed_by": name_of(signed.signer, consortium=consortium, roster=roster),
                 "digest": signed.digest,
             }
         )
@@ -174,10 +172,3 @@ def _without_days(permit: Permit) -> dict[str, Any]:  # Any: JSON
     for key in ("valid_until", "retention_until"):
         del document["use"][key]
     return document
-
-
-def _name(key: str, roster: Roster, consortium: str) -> str:
-    if key == consortium:
-        return "consortium"
-    person = find_person(roster.people, key)
-    return person.name if person else f"key {fingerprint(key)}"

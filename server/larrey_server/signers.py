@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from larrey_protocol.errors import UsageError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.passphrase import load_person_key
+from larrey_protocol.roster import CONSORTIUM
 from larrey_server.settings import OperatorSettings
 
-__all__ = ["CONSORTIUM", "Signer", "consortium_key", "root_signer", "signer"]
-
-CONSORTIUM = "consortium"  # the name under which the consortium's own key gives an order
+__all__ = ["Signer", "consortium_key", "root_signer", "signer"]
 
 
 @dataclass(frozen=True, slots=True)

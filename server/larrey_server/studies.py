@@ -19,7 +19,7 @@ from larrey_protocol.audit import AuditRecord
 from larrey_protocol.canonical import short
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.lawful import Reason, is_named, not_in_force, unlawful
-from larrey_protocol.roster import Roster, open_under
+from larrey_protocol.roster import Roster, name_of, open_under
 from larrey_protocol.signed import Answer, Proposal, Signed, open_signed
 from larrey_protocol.study import Study
 from larrey_server.anchors import within
@@ -72,7 +72,7 @@ class StudyBook:
         """Return the newest roster, an empty one before the first."""
         return self.law.roster()
 
-    def propose(self, signed: Signed, actor: str) -> Study:
+    def propose(self, signed: Signed) -> Study:
         """Store a proposal and return its study; proposing twice changes nothing.
 
         Raises:
@@ -82,9 +82,8 @@ class StudyBook:
                 ``digest-too-near``.
             UsageError: its strategy is unknown.
         """
-        study = open_under(
-            signed, Proposal, "propose", consortium=self.consortium, roster=self.roster()
-        ).study
+        consortium, roster = self.consortium, self.roster()
+        study = open_under(signed, Proposal, "propose", consortium=consortium, roster=roster).study
         self._require_lawful(study, signed.signer)
         check_sites(study, self._registry.sites)
         check_claims(study)
@@ -92,7 +91,7 @@ class StudyBook:
         if study.file.study.parent:
             require_child(self._parent(study), study)
         row = StudyRow(study.digest, study.name, signed.to_bytes(), "proposed", time.time())
-        if self._journal.propose(row, actor):
+        if self._journal.propose(row, name_of(signed.signer, consortium=consortium, roster=roster)):
             self.changed(study.file.site_names)
         return study
 

@@ -238,7 +238,7 @@ def order_by_a_site(office: Office) -> str:
 def proposal_by_an_operator(office: Office) -> str:
     """Who operates the coordinator holds no person's key."""
     forged = sign(Proposal(study=office.study(), proposed_at=0.0), SigningKey.generate())
-    return office.denied(lambda: office.hub.coordinator.propose(forged, "operator"))
+    return office.denied(lambda: office.hub.coordinator.propose(forged))
 
 
 @attack("upload-without-a-task", target="office")

@@ -186,10 +186,10 @@ class Federation:
         """Sign what a proposal needs: the roster, and a permit of each reference."""
         coordinator, key = self.hub.coordinator, self.folder.consortium
         if not coordinator.book.roster().version:
-            coordinator.take_roster(sign(self.folder.roster(), key), "operator")
+            coordinator.take_roster(sign(self.folder.roster(), key))
         for reference in references:
             if coordinator.book.law.newest(reference) is None:
-                coordinator.take_permit(sign(self.folder.permit(reference), key), "operator")
+                coordinator.take_permit(sign(self.folder.permit(reference), key))
 
     def channel(self, credential: Credential | None, authority: bytes = b"") -> grpc.Channel:
         return open_channel(
@@ -199,7 +199,7 @@ class Federation:
     def propose(self, study: Study) -> str:
         self.vouch(study.file.study.permit)
         proposal = sign(Proposal(study=study, proposed_at=0.0), self.folder.ada)
-        return self.hub.coordinator.propose(proposal, "operator").digest
+        return self.hub.coordinator.propose(proposal).digest
 
     def launch(self, study: str) -> None:
         with self.operator() as operator:

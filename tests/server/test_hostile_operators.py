@@ -112,7 +112,7 @@ def amend(federation: Federation, **changes: object) -> None:
     own = {"permit__version": newest[1].permit.version + 1, "permit__previous": newest[0]}
     state = {"permit__state": "AMENDED"}
     permit = federation.folder.permit("test/1", **(own | state | changes))
-    coordinator.take_permit(sign(permit, federation.folder.consortium), "operator")
+    coordinator.take_permit(sign(permit, federation.folder.consortium))
 
 
 def test_nobody_resumes_what_the_permit_does_not_carry_any_more(federation: Federation) -> None:
@@ -138,7 +138,7 @@ def test_a_study_whose_short_digest_is_another_s_is_not_taken(federation: Federa
     federation.hub.coordinator.journal.propose(twin, "operator")
     proposal = sign(Proposal(study=wanted, proposed_at=0.0), federation.folder.ada)
     with pytest.raises(Refusal, match="digest-too-near"):
-        federation.hub.coordinator.book.propose(proposal, "operator")
+        federation.hub.coordinator.book.propose(proposal)
 
 
 def test_a_model_that_was_not_applied_is_not_given_out(federation: Federation) -> None:

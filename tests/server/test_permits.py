@@ -25,7 +25,7 @@ LATER = 1_900_000_000.0  # 2030, in seconds since 1970
 
 def book(folder: Path, clock: float = 0.0) -> LawBook:
     law = LawBook(Journal.open(folder / "j.db"), CONSORTIUM.public, lambda: clock)
-    law.take_roster(sign(roster(), CONSORTIUM), "operator")
+    law.take_roster(sign(roster(), CONSORTIUM))
     return law
 
 
@@ -42,25 +42,25 @@ def changed(federation: Federation, reference: str = "test/1", **changes: Any) -
 
 
 def put(federation: Federation, signed: Signed) -> None:
-    federation.hub.coordinator.take_permit(signed, "operator")
+    federation.hub.coordinator.take_permit(signed)
 
 
 @pytest.mark.parametrize("key", [CONSORTIUM, ADA])
 def test_the_consortium_and_its_leads_sign_permits(tmp_path: Path, key: SigningKey) -> None:
     law = book(tmp_path)
-    assert law.take_permit(sign(permit(), key), "operator") == permit()
+    assert law.take_permit(sign(permit(), key)) == permit()
     assert law.newest("test/1") == (sign(permit(), key).digest, permit())
 
 
 def test_a_member_signs_no_permit(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="role-not-allowed"):
-        book(tmp_path).take_permit(sign(permit(), BEN), "operator")
+        book(tmp_path).take_permit(sign(permit(), BEN))
 
 
 def test_a_strangers_permit_is_not_kept(tmp_path: Path) -> None:
     law = book(tmp_path)
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        law.take_permit(sign(permit(), SigningKey.generate()), "operator")
+        law.take_permit(sign(permit(), SigningKey.generate()))
     assert law.newest("test/1") is None
 
 
@@ -70,7 +70,7 @@ def test_every_version_is_kept_over_a_restart_and_none_twice(tmp_path: Path) -> 
     granted = sign(permit(), CONSORTIUM)
     second = sign(following(granted), CONSORTIUM)
     for signed in (granted, second, second, granted):
-        law.take_permit(signed, "operator")
+        law.take_permit(signed)
     again = LawBook(journal, CONSORTIUM.public, lambda: 0.0)
     assert again.versions("test/1") == law.versions("test/1")
     assert [digest for digest, _ in again.versions("test/1")] == [granted.digest, second.digest]
@@ -80,16 +80,30 @@ def test_every_version_is_kept_over_a_restart_and_none_twice(tmp_path: Path) -> 
 
 def test_versions_do_not_fork(tmp_path: Path) -> None:
     law, granted = book(tmp_path), sign(permit(), CONSORTIUM)
-    law.take_permit(granted, "operator")
-    law.take_permit(sign(following(granted), CONSORTIUM), "operator")
+    law.take_permit(granted)
+    law.take_permit(sign(following(granted), CONSORTIUM))
     fork = following(granted, permit__state="REVOKED")
     with pytest.raises(IntegrityError, match="permit-chain-broken"):
-        law.take_permit(sign(fork, CONSORTIUM), "operator")
+        law.take_permit(sign(fork, CONSORTIUM))
+
+
+def test_the_trail_names_who_signed_and_not_whose_connection_it_was(
+    federation: Federation,
+) -> None:
+    digest = federation.propose(study())
+    with federation.operator() as operator:
+        operator.put_permit(changed(federation))
+    records = list(federation.hub.coordinator.journal.audit())
+    signed = [(r.actor, r.action) for r in records if r.action != "permit-granted"]
+    assert signed[0] == ("consortium", "roster-signed")
+    assert ("ada", "permit-amended") in signed
+    proposed = next(r for r in records if r.study == digest)
+    assert (proposed.actor, proposed.action) == ("ada", "study-proposed")
 
 
 def test_a_permits_state_follows_the_clock(tmp_path: Path) -> None:
     law = book(tmp_path, LATER)
-    law.take_permit(sign(permit(), CONSORTIUM), "operator")
+    law.take_permit(sign(permit(), CONSORTIUM))
     assert law.state("test/1") == "EXPIRED"
     assert law.state("test/2") == "UNKNOWN"
 
@@ -265,11 +279,11 @@ def test_only_longer_days_are_a_renewal() -> None:
 
 def test_versions_and_previous_are_filled_in(tmp_path: Path) -> None:
     law, granted = book(tmp_path), sign(first(permit(), ()), ADA)
-    law.take_permit(granted, "operator")
+    law.take_permit(granted)
     second = sign(amended(permit(use__people=["ada"]), opened([granted])), ADA)
-    law.take_permit(second, "operator")
+    law.take_permit(second)
     last = sign(revoked("test/1", opened([granted, second]), DAY), ADA)
-    law.take_permit(last, "operator")
+    law.take_permit(last)
     rows = history(opened([granted, second, last]), roster(), CONSORTIUM.public, DAY)
     assert [(row["state"], row["stands"], row["signed_by"]) for row in rows] == [
         ("GRANTED", "REPLACED", "ada"),

@@ -42,35 +42,35 @@ def test_before_the_first_roster_nobody_is_vouched_for(law: LawBook) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_versions_only_grow(law: LawBook, version: int) -> None:
-    law.take_roster(sign(roster(version=2), CONSORTIUM), "operator")
+    law.take_roster(sign(roster(version=2), CONSORTIUM))
     with pytest.raises(Refusal, match="roster-stale"):
-        law.take_roster(sign(roster(version=version), CONSORTIUM), "operator")
+        law.take_roster(sign(roster(version=version), CONSORTIUM))
     assert law.roster().version == 2
 
 
 def test_the_same_roster_again_changes_nothing(law: LawBook, journal: Journal) -> None:
     signed = sign(roster(), CONSORTIUM)
-    assert law.take_roster(signed, "operator")
+    assert law.take_roster(signed)
     head = journal.head()
-    assert not law.take_roster(signed, "operator")
+    assert not law.take_roster(signed)
     assert journal.head() == head
 
 
 def test_a_lead_cannot_sign_a_roster(law: LawBook) -> None:
-    law.take_roster(sign(roster(), CONSORTIUM), "operator")
+    law.take_roster(sign(roster(), CONSORTIUM))
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        law.take_roster(sign(roster(version=2), ADA), "operator")
+        law.take_roster(sign(roster(version=2), ADA))
 
 
 def test_the_key_is_changed_by_the_key_before_and_followed_after_a_restart(
     law: LawBook, journal: Journal
 ) -> None:
-    law.take_roster(sign(roster(), CONSORTIUM), "operator")
-    law.take_roster(change(), "operator")
+    law.take_roster(sign(roster(), CONSORTIUM))
+    law.take_roster(change())
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        law.take_roster(sign(roster(version=2), CONSORTIUM), "operator")
+        law.take_roster(sign(roster(version=2), CONSORTIUM))
     latest = roster(version=2)
-    law.take_roster(sign(latest, NEW), "operator")
+    law.take_roster(sign(latest, NEW))
     for anchor in (CONSORTIUM.public, NEW.public):
         again = LawBook(journal, anchor, lambda: 0.0)
         assert (again.consortium, again.roster()) == (NEW.public, latest)
@@ -78,16 +78,16 @@ def test_the_key_is_changed_by_the_key_before_and_followed_after_a_restart(
 
 @pytest.mark.parametrize("old", [ADA, SigningKey.generate()])
 def test_nobody_else_changes_the_key(law: LawBook, old: SigningKey) -> None:
-    law.take_roster(sign(roster(), CONSORTIUM), "operator")
+    law.take_roster(sign(roster(), CONSORTIUM))
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        law.take_roster(change(old=old), "operator")
+        law.take_roster(change(old=old))
     assert law.consortium == CONSORTIUM.public
 
 
 def test_a_change_must_name_the_key_that_it_replaces(law: LawBook) -> None:
     lie = sign(KeyChange(old=ADA.public, new=NEW.public, at=0.0), CONSORTIUM)
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        law.take_roster(lie, "operator")
+        law.take_roster(lie)
 
 
 def test_an_operator_follows_the_chain_from_its_own_pin() -> None:
@@ -130,7 +130,7 @@ def test_a_site_off_the_roster_cannot_be_invited(federation: Federation) -> None
         update={"sites": federation.folder.roster().sites[:1]}
     )
     signed = sign(shorter, federation.folder.consortium)
-    federation.hub.coordinator.take_roster(signed, "operator")
+    federation.hub.coordinator.take_roster(signed)
     with federation.operator() as operator, pytest.raises(Refusal, match="site-not-on-roster"):
         operator.propose(study())
 
@@ -142,7 +142,7 @@ def test_an_exchanged_seat_needs_a_new_approval(federation: Federation) -> None:
     old = federation.folder.roster()
     seats = (old.sites[0], old.sites[1].model_copy(update={"key": NEW.public}))
     exchanged = old.model_copy(update={"version": 2, "sites": seats})
-    federation.hub.coordinator.take_roster(sign(exchanged, federation.folder.consortium), "x")
+    federation.hub.coordinator.take_roster(sign(exchanged, federation.folder.consortium))
     assert federation.hub.coordinator.book.answers(digest).outdated == ("alpha",)
 
 

@@ -119,7 +119,7 @@ def test_a_study_that_invites_a_stranger_is_refused(federation: Federation) -> N
 def test_a_proposal_under_another_key_is_refused(federation: Federation) -> None:
     forged = sign(Proposal(study=study(), proposed_at=0.0), SigningKey.generate())
     with pytest.raises(IntegrityError, match="wrong-signer"):
-        federation.hub.coordinator.propose(forged, "operator")
+        federation.hub.coordinator.propose(forged)
 
 
 def test_a_running_study_goes_on_after_a_restart(folder: Folder, tmp_path: Path) -> None:
