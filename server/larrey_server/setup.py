@@ -1,7 +1,8 @@
 """`larrey init`: the folders of a new consortium, as their owners will have them.
 
 ``coordinator/`` runs `larrey serve`; ``operator/`` speaks to it; ``consortium/`` holds the root of
-trust and belongs on another machine. Folders are 0700, secrets 0600, nothing is overwritten.
+trust and belongs on another machine. Folders are 0700, secrets 0600, the rest at most 0644; nothing
+is overwritten.
 """
 
 from __future__ import annotations
@@ -127,16 +128,16 @@ def create(
     home = _folder(folder, "coordinator")
     _write(home, "ca", authority)
     _write(home, "server", server)
-    (home / "operator.crt").write_bytes(operator.certificate)
+    _put(home / "operator.crt", operator.certificate)
     signer.save(home / "signing.ed25519")
-    (home / "coordinator.toml").write_text(_COORDINATOR.format(**facts))
+    _put(home / "coordinator.toml", _COORDINATOR.format(**facts).encode())
     desk = _folder(folder, "operator")
     _write(desk, "operator", operator)
-    (desk / "ca.crt").write_bytes(authority.certificate)
-    (desk / "operator.toml").write_text(_OPERATOR.format(**facts))
+    _put(desk / "ca.crt", authority.certificate)
+    _put(desk / "operator.toml", _OPERATOR.format(**facts).encode())
     root = _folder(folder, "consortium")
     consortium.save(root / "consortium.ed25519", passphrase)
-    (root / "README.txt").write_text(_OFFLINE.format(**facts))
+    _put(root / "README.txt", _OFFLINE.format(**facts).encode())
     load_coordinator(home / "coordinator.toml")
     load_operator(desk / "operator.toml")
     return Made(
@@ -156,8 +157,14 @@ def _folder(folder: Path, name: str) -> Path:
     return home
 
 
+def _put(path: Path, data: bytes) -> None:
+    """Write a file that is no secret and that nobody else may change, whatever the umask."""
+    path.touch(mode=0o644)
+    path.write_bytes(data)
+
+
 def _write(home: Path, name: str, credential: Credential) -> None:
-    (home / f"{name}.crt").write_bytes(credential.certificate)
+    _put(home / f"{name}.crt", credential.certificate)
     write_private(home / f"{name}.key", credential.key)
 
 

@@ -42,9 +42,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def test_a_new_consortium_s_secrets_are_closed_and_its_files_valid(tmp_path: Path) -> None:
-    made = create(tmp_path / "new", "hub.example.org:443", ["hub2"], now=NOW, passphrase=None)
+    before = os.umask(0)  # an account that lets others write all it makes
+    try:
+        made = create(tmp_path / "new", "hub.example.org:443", ["hub2"], now=NOW, passphrase=None)
+    finally:
+        os.umask(before)
     for file in (tmp_path / "new").rglob("*"):
         mode = stat.S_IMODE(file.stat().st_mode)
+        assert mode & 0o022 == 0, file
         is_secret = file.is_dir() or file.suffix in {".key", ".ed25519"}
         assert not is_secret or mode & 0o077 == 0, file
     settings, operator = load_coordinator(made.coordinator), load_operator(made.operator)
