@@ -167,6 +167,8 @@ def _list(parsed: argparse.Namespace) -> int:
 
 
 def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
+    from larrey_server.cli_watch import stopped
+
     answers = ("approved", "refused", *(() if facts["outcome"] else ("outdated", "silent")))
     return (
         facts["name"],
@@ -176,16 +178,8 @@ def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
         f"{facts['round']}/{facts['rounds']}" if facts["round"] else "",
         ", ".join(f"{len(facts[name])} {name}" for name in answers if facts[name]),
         f"{facts['permit']} {facts['permit_state']}",
-        _stopped(facts),
+        stopped(facts),
     )
-
-
-def _stopped(facts: dict[str, Any]) -> str:  # Any: JSON
-    """Return who stopped a study and when, empty while nobody did."""
-    if not facts["stop"]:
-        return ""
-    at = f"{dt.datetime.fromtimestamp(facts['stop_on'], dt.UTC):%Y-%m-%d %H:%M}"
-    return f"{facts['stop']} ordered by {facts['stop_by']} on {at}"
 
 
 def _watch(parsed: argparse.Namespace) -> int:

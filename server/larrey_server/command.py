@@ -60,8 +60,7 @@ class Commander:
         with self._turn:
             order = self.orders.take(signed, self._check)
             if order is not None:
-                self._tell(order.study)  # first: a site takes in orders before the work they allow
-                self._carry_out(order, signed.signer)
+                self._enact(order, signed.signer)
         order = order or open_signed(signed, Order, signed.signer)
         conductor = self._coordinator.conductor(order.study)
         if conductor is not None:
@@ -73,6 +72,19 @@ class Commander:
             facts["includes"] = self.includes(row.digest, order.subject)
         return facts
 
+    def _enact(self, order: Order, key: str) -> None:
+        """Tell the sites first of what allows work, and last of what ends it.
+
+        Else a site that heard of a close would decline its open task before the study is closed,
+        which would end for too few sites.
+        """
+        if order.verb in {"launch", "resume"}:
+            self._tell(order.study)
+            self._carry_out(order, key)
+        else:
+            self._carry_out(order, key)
+            self._tell(order.study)
+
     def halt(self, digest: str, code: str) -> None:
         """Halt a running study without an order, because its permit ended, say.
 
@@ -83,7 +95,7 @@ class Commander:
         if conductor is None or status["stop"] == "halt" or status["stalled"]:
             return  # one that stalled does nothing until a restart, which looks again
         self._coordinator.book.note(COORDINATOR, code, digest)
-        conductor.order("halt", 0, by=COORDINATOR, on=time.time())
+        conductor.order("halt", 0, by=COORDINATOR, on=time.time(), code=code)
         logger.warning("study halted study=%s code=%s", short(digest), code)
 
     def catch_up(self, row: StudyRow) -> None:

@@ -88,7 +88,13 @@ class Conductor:
         self._begin()
 
     def order(
-        self, verb: Literal["pause", "halt", "resume", "close"], number: int, *, by: str, on: float
+        self,
+        verb: Literal["pause", "halt", "resume", "close"],
+        number: int,
+        *,
+        by: str,
+        on: float,
+        code: str = "",
     ) -> None:
         """Pause, halt, resume or close; see `larrey_server.rounds`.
 
@@ -97,8 +103,9 @@ class Conductor:
             number: of the signed order; 0 where the coordinator stops the study on its own.
             by: the person's name.
             on: seconds since 1970, as the order says.
+            code: why, where the coordinator stops the study on its own.
         """
-        self._inbox.put(Ordered(self._clock(), verb, number, by, on))
+        self._inbox.put(Ordered(self._clock(), verb, number, by, on, code))
         self._begin()
 
     def settle(self, timeout_s: float) -> bool:

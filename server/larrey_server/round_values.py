@@ -162,6 +162,7 @@ class State:
         metrics: of the last applied round, by phase and name; empty in a study of train alone.
         stop: what was ordered and not resumed; a pause holds while the open round is finished.
         stop_by: who ordered it, by the roster's name.
+        stop_code: why, where the coordinator stopped it on its own.
         stop_on: when, in seconds since 1970.
         order: number of the newest order that took effect.
     """
@@ -187,6 +188,7 @@ class State:
     metrics: Metrics = field(default_factory=dict)
     stop: Literal["", "pause", "halt"] = ""
     stop_by: str = ""
+    stop_code: str = ""
     stop_on: float = 0.0
     order: int = 0
 
@@ -209,6 +211,7 @@ class Ordered:
     number: int
     by: str = ""
     on: float = 0.0  # seconds since 1970
+    code: str = ""  # why, where no person ordered it
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,10 @@ def _resumed(state: State, event: Resumed) -> _Step:
 def _ordered(state: State, event: Ordered) -> _Step:  # noqa: PLR0911 - one return a verb
     """Pause after the open round, halt at once, go on, or end."""
     is_running = state.status in {"open", "closing"}
-    now = replace(state, order=max(state.order, event.number), stop_by=event.by, stop_on=event.on)
+    now = replace(
+        state, order=max(state.order, event.number),
+        stop_by=event.by, stop_on=event.on, stop_code=event.code,
+    )  # fmt: skip
     if state.status == "ended" or (state.status == "waiting" and event.verb != "close"):
         return state, ()
     match event.verb:
@@ -156,7 +159,7 @@ def _ordered(state: State, event: Ordered) -> _Step:  # noqa: PLR0911 - one retu
         case "halt" if state.status == "paused":
             return replace(now, stop="halt", status="halted"), (Commit(),)
         case "resume" if state.stop:
-            now = replace(now, stop="", stop_by="", stop_on=0.0)
+            now = replace(now, stop="", stop_by="", stop_on=0.0, stop_code="")
             return (now, (Commit(),)) if is_running else _open(now, event.at, ())
         case "close":
             cells = halted(cells_of(state)) if is_running else ()
@@ -309,6 +312,6 @@ def _end(
 ) -> _Step:
     state = replace(
         state, status="ended", outcome=outcome, reason=reason, pending=(), replies=(), cells=(),
-        stop="", stop_by="", stop_on=0.0,
+        stop="", stop_by="", stop_on=0.0, stop_code="",
     )  # fmt: skip
     return state, (Commit(cells),)

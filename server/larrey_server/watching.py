@@ -52,6 +52,7 @@ def describe(
         ],
         "stop": state.stop,
         "stop_by": state.stop_by,
+        "stop_code": state.stop_code,
         "stop_on": state.stop_on or None,
         "model": state.model,
         "outcome": state.outcome,
@@ -125,7 +126,7 @@ def _stops(before: State, after: State) -> list[_Facts]:
     ]
     if after.status != "ended" and after.stop != before.stop:
         verb = after.stop or "resume"
-        facts.append({"event": f"{verb}-ordered", "by": after.stop_by})
+        facts.append({"event": f"{verb}-ordered", "by": after.stop_by, "code": after.stop_code})
     return facts
 
 

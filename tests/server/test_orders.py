@@ -381,7 +381,8 @@ def test_a_study_halted_by_its_coordinator_is_resumed_by_a_person_only(
     federation.hub.coordinator.halt(digest, "permit-expired")
     with federation.operator() as operator:
         until(lambda: operator.find(digest)["state"] == "halted")
-        assert operator.find(digest)["stop_by"] == "coordinator"
+        facts = operator.find(digest)
+        assert (facts["stop_by"], facts["stop_code"]) == ("coordinator", "permit-expired")
         assert operator.command(digest, "resume")["state"] == "open"
 
 

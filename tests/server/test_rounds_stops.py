@@ -204,7 +204,7 @@ def test_trail_and_watchers_hear_who_stopped_what(verb: str, action: str) -> Non
     state, stopped = opened(), play(opened(), order(verb))[0]
     assert step_record(state, stopped, 1.0).action == action
     facts = changes(state, stopped, ())
-    assert {"event": f"{verb}-ordered", "by": "ada"} in facts
+    assert {"event": f"{verb}-ordered", "by": "ada", "code": ""} in facts
     resumed, _ = play(stopped, order("resume", 3))
     assert step_record(stopped, resumed, 1.0).action == "study-resumed"
 

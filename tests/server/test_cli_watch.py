@@ -1,0 +1,88 @@
+"""What `larrey study watch` prints: a line a round, stops with who and why, the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from larrey_server.cli_watch import describe, follow, lines
+
+Facts = dict[str, Any]
+
+
+def status(**changes: Any) -> Facts:
+    sites = [
+        {"site": "alpha", "state": "idle", "epsilon": 0.25},
+        {"site": "beta", "state": "idle", "epsilon": 0.5},
+        {"site": "gamma", "state": "idle", "epsilon": None},
+    ]
+    return {"state": "open", "round": 1, "rounds": 12, "sites": sites, "stop": ""} | changes
+
+
+def ended_round(number: int, at: float, event: str = "round-applied", **codes: str) -> Facts:
+    cells = {
+        name: {"outcome": codes.get(name, "contributed:").partition(":")[0],
+               "code": codes.get(name, ":").partition(":")[2]}
+        for name in ("alpha", "beta", "gamma")
+    }  # fmt: skip
+    facts = {"event": event, "round": number, "attempt": 1, "sites": cells}
+    return facts | {"at": at, "status": status()}
+
+
+def test_a_round_is_one_line_and_all_lines_up() -> None:
+    launch = {"verb": "launch", "at": 1000.0}
+    told = list(
+        lines(
+            [
+                status(orders=[launch]),
+                {"event": "round-opened", "round": 1, "at": 1000.0},
+                {"event": "site-answered", "site": "alpha", "round": 1, "code": "", "at": 1001.0},
+                ended_round(1, 1062.4),
+                ended_round(11, 4700.0, gamma="late:", beta="refused:site-not-ready"),
+                ended_round(12, 4800.0, "round-not-applied", alpha="late:", beta="late:"),
+            ]
+        )
+    )
+    assert told[1:] == [
+        "ROUND         TIME  CONTRIBUTED      EPSILON  REMARKS",
+        "1/12       0:01:02          3/3          0.5",
+        "11/12      1:01:40          1/3          0.5  1 late, 1 refused (site-not-ready)",
+        "12/12      1:03:20          1/3          0.5  not applied, 2 late",
+    ]
+
+
+def test_time_counts_from_the_launch_that_was_watched() -> None:
+    told = list(lines([status(orders=[]), {"event": "launched", "at": 10.0}, ended_round(1, 15.0)]))
+    assert told[-1].split() == ["1/12", "0:00:05", "3/3", "0.5"]
+
+
+def test_a_stop_says_who_and_why() -> None:
+    told = lines(
+        [
+            {"event": "halt-ordered", "by": "coordinator", "code": "permit-revoked"},
+            {"event": "resume-ordered", "by": "", "code": ""},
+            {"event": "pause-ordered", "by": "ada", "code": ""},
+            {"event": "site-stopped", "site": "beta", "code": "approval-revoked"},
+            {"event": "study-ended", "outcome": "FAILED", "reason": "closed-by-order"},
+        ]
+    )
+    assert list(told) == [
+        "halted by coordinator (permit-revoked)",
+        "resumed",
+        "pause ordered by ada",
+        "beta takes no further part: approval-revoked",
+        "ended  FAILED  closed-by-order",
+    ]
+
+
+def test_a_status_says_who_stopped_the_study_and_why() -> None:
+    halted = {"stop": "halt", "stop_by": "coordinator", "stop_code": "permit-expired"}
+    line = describe(status(state="halted", stop_on=0.0, **halted))
+    assert "halt ordered by coordinator (permit-expired) on 1970-01-01 00:00" in line
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("FAILED", 1), ("PARTIAL", 0)])
+def test_only_a_failed_study_fails_the_command(outcome: str, code: int) -> None:
+    end = {"event": "study-ended", "outcome": outcome, "reason": ""}
+    assert follow([end], as_json=False) == follow([end], as_json=True) == code
