@@ -30,7 +30,7 @@ from larrey_client.records import Decision
 from larrey_client.settings import Dataset
 from larrey_protocol.decisions import Approval
 from larrey_protocol.errors import LarreyError, Refusal, UsageError
-from larrey_protocol.people import Person, require_right
+from larrey_protocol.people import Person, find_person, require_right
 from larrey_protocol.signed import Answer, Signed, open_signed, sign
 from larrey_protocol.study import Study
 
@@ -93,7 +93,8 @@ class Approving:
 
         Raises:
             IntegrityError: the signature does not verify, or something kept here does not.
-            Refusal: ``person-unknown``, ``role-not-allowed``, ``approval-differs``,
+            Refusal: ``person-unknown``, ``role-not-allowed``, ``duties-not-separate``,
+                ``approval-differs``,
                 ``approval-outdated``, ``already-decided``, ``study-ended``, ``dataset-differs``,
                 ``not-approved``, or the code of the gate's rule that says no.
             DataError: the data do not meet the contract.
@@ -136,6 +137,7 @@ class Approving:
     def _approve(self, word: _Word) -> Decision | None:
         """Keep an approval; return the decision if it was the last that was missing."""
         node, store, digest = self._node, self._node.store, word.approval.study
+        self._require_apart(word)
         ground, case = node.cases.of(digest)
         case = case or self._case(digest)
         dataset = self._dataset(word.approval.dataset)
@@ -237,6 +239,16 @@ class Approving:
         if before is not None and before.decision == "approved":
             release(store, before.dataset, parent, at)
         hold(store, dataset, study, at)
+
+    def _require_apart(self, word: _Word) -> None:
+        """Refuse who could also launch or release: nobody outside knows who approved here."""
+        if find_person(self._node.cases.dossier.roster.people, word.signed.signer) is not None:
+            raise Refusal(
+                "duties-not-separate",
+                f"{word.person.name} is on the consortium's roster too; who may launch or release"
+                " studies does not approve them",
+                "Have another person of this hospital sign.",
+            )
 
     def _missing_after(self, word: _Word) -> tuple[str, ...]:
         dossier = self._node.cases.dossier

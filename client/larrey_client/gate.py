@@ -10,17 +10,18 @@ A study on arrival, before this site's policy (`decide_study`):
      4  mechanism-none         no epsilon, and no dataset (or not this one) allows that in writing
      5  app-not-listed         a standard Flower app that the policy does not list as unaccounted
      6  app-digest-differs     the installed app is not the one whose digest the policy lists
-     7  noise-below-minimum    less noise than the policy's minimum
-     8  delta-above-cap        a larger delta than the policy allows
-     9  epsilon-above-cap      a larger epsilon than the policy allows to one study
-    10  mechanism-unaccounted  the accountant cannot say what the mechanism costs
-    11  epsilon-understated    rounds and spare rounds cost more than the study says
+     7  metrics-not-listed     scalars of its evaluate or query, which no policy lets leave
+     8  noise-below-minimum    less noise than the policy's minimum
+     9  delta-above-cap        a larger delta than the policy allows
+    10  epsilon-above-cap      a larger epsilon than the policy allows to one study
+    11  mechanism-unaccounted  the accountant cannot say what the mechanism costs
+    12  epsilon-understated    rounds and spare rounds cost more than the study says
   when a dataset is chosen:
-    12  dataset-unknown        site.toml has no dataset of that name
-    13  dataset-unregistered   this site's officer never placed it in a cohort family
-    14  unit-differs           the contract counts other units than the dataset's patients
-    15  units-below-minimum    fewer patients than the policy or the contract asks for
-    16  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
+    13  dataset-unknown        site.toml has no dataset of that name
+    14  dataset-unregistered   this site's officer never placed it in a cohort family
+    15  unit-differs           the contract counts other units than the dataset's patients
+    16  units-below-minimum    fewer patients than the policy or the contract asks for
+    17  budget-exhausted       the dataset's budget does not hold all rounds and spare rounds
 
 A person's signature under a study (`decide_approval`), and again every request:
      1  document-altered       a kept document no longer verifies, or is gone

@@ -103,6 +103,7 @@ class AppRule(Record):
     module: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     digest: str = Field(pattern=DIGEST.pattern)  # of the module's source file
     unaccounted: bool = False  # must be written as true; never by default
+    metrics: bool = False  # may its evaluate and query tell the scalars that a study names
 
 
 class Policy(Record):

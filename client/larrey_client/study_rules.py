@@ -64,6 +64,18 @@ def _app_digest(case: StudyCase) -> Refuse | None:
     return Refuse("app-digest-differs", f"the installed app '{name}' is not the listed one")
 
 
+def _metrics(case: StudyCase) -> Refuse | None:
+    training = case.study.file.training
+    listed = any(rule.name == training.app and rule.metrics for rule in case.policy.apps)
+    if not training.metrics or listed:
+        return None
+    return Refuse(
+        "metrics-not-listed",
+        f"app '{training.app}' would tell {', '.join(training.metrics)}, which no epsilon covers",
+        "Ask for a study without evaluate and query, or write metrics = true in the app's rule.",
+    )
+
+
 def _noise(case: StudyCase) -> Refuse | None:
     privacy, minimum = case.study.file.privacy, case.policy.min_noise_multiplier
     if not isinstance(privacy, DpSgd) or privacy.noise_multiplier >= minimum:
@@ -150,6 +162,7 @@ STUDY_RULES = (
     _mechanism,
     _app_listed,
     _app_digest,
+    _metrics,
     _noise,
     _delta,
     _epsilon,

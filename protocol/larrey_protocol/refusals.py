@@ -21,6 +21,7 @@ STANDING_REFUSALS = frozenset(
         "epsilon-understated",
         "mechanism-none",
         "mechanism-unaccounted",
+        "metrics-not-listed",
         "noise-below-minimum",
         "not-an-amendment",
         "not-held",

@@ -8,6 +8,8 @@ from larrey_client.gate import decide_task
 from larrey_client.gate_facts import Refuse, TaskCase
 from larrey_client.stopping import stop
 from larrey_protocol.keys import SigningKey
+from larrey_protocol.people import Person
+from larrey_protocol.signed import sign
 from larrey_protocol.study import Study
 from tests.attacks.catalogue import attack
 from tests.attacks.stand import Site
@@ -68,9 +70,11 @@ def launch_without_order(site: Site) -> str:
     return site.ask(study)
 
 
-@attack("launch-by-its-approver")
+@attack("launch-by-its-approver", alone=True)
 def launch_by_its_approver(site: Site) -> str:
     study = site.approve(site.propose(site.study()))
+    ines = Person(name="ines", role="lead", key=site.people.it.public)  # enlisted afterwards
+    site.tell(rosters=sign(site.roster(version=2, extra=(ines,)), site.consortium).to_bytes())
     site.launch(study, key=site.people.it, person="ines")
     site.watch()
     return site.ask(study)

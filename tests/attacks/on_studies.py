@@ -45,6 +45,12 @@ ON_ARRIVAL: dict[str, dict[str, Any]] = {
     "mechanism-beyond-accounting": {"training__rounds": 10_000, "training__local_steps": 10_000},
     "app-not-listed": {"privacy": NO_DP, "training__app": "backdoor"},
     "app-changed": {"privacy": NO_DP, "training__app": "changed"},
+    "metrics-unlisted": {
+        "privacy": NO_DP,
+        "training__app": "silent",
+        "training__calls": ["train", "evaluate"],
+        "training__metrics": ["count"],
+    },
 }
 
 

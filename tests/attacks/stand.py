@@ -90,6 +90,12 @@ name = "std"
 module = "tests.attacks.standard_app:app"
 digest = "{app}"
 unaccounted = true
+metrics = true
+[[policy.apps]]
+name = "silent"
+module = "tests.attacks.standard_app:app"
+digest = "{app}"
+unaccounted = true
 [[policy.apps]]
 name = "changed"
 module = "tests.attacks.standard_app:app"
@@ -167,14 +173,15 @@ class Site:
 
     # --- what the consortium signs --------------------------------------------------------------
 
-    def roster(self, version: int = 1, beta: str = "", **seat: str) -> Roster:
+    def roster(
+        self, version: int = 1, beta: str = "", extra: tuple[Person, ...] = (), **seat: str
+    ) -> Roster:
         persons = (
             Person(name="ada", role="lead", key=self.ada.public),
             Person(name="ben", role="member", key=self.ben.public),
             Person(name="olga", role="operator", key=self.olga.public),
             Person(name="zoe", role="lead", key=self.zoe.public),
-            # a person of the hospital who also sits in the consortium
-            Person(name="ines", role="lead", key=self.people.it.public),
+            *extra,
         )
         alpha = seat.get("alpha", self.pki.signing.public)
         return make_roster(alpha, *persons, version=version, beta=beta or BETA.public)

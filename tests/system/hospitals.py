@@ -196,6 +196,7 @@ def build(folder: Path) -> Hospitals:
         "module": "held_app:app",
         "digest": digest_bytes(module.read_bytes()),
         "unaccounted": True,
+        "metrics": True,
     }
     policy: Facts = {"allow_without_dp": [DATASET], "apps": [app], "min_units": 20}
     plans = []

@@ -12,6 +12,7 @@ _PASSING = {
     "audit-behind-anchor",
     "clock-set-back",
     "dataset-not-permitted",
+    "dataset-unregistered",
     "document-altered",
     "duties-not-separate",
     "ledger-behind",

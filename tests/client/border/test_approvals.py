@@ -16,7 +16,7 @@ from larrey_client.settings import SiteSettings
 from larrey_client.stopping import stop
 from larrey_client.store import SiteStore
 from larrey_protocol.decisions import Approval
-from larrey_protocol.errors import LarreyError
+from larrey_protocol.errors import LarreyError, Refusal
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import phase_layout
 from larrey_protocol.people import Person
@@ -204,14 +204,31 @@ def test_an_approved_study_waits_for_its_launch(
 def test_who_approved_it_here_does_not_launch_it(
     agent: Agent, peer: Peer, pki: Pki, lawful: Approve
 ) -> None:
-    both = Person(name="ada", role="lead", key=pki.people.dpo.public)
-    peer.rosters.append(sign(make_roster(pki.signing.public, both), pki.consortium).to_bytes())
     peer.permits.append(_permit(pki))
     lawful(agent, STUDY)
     for key in (pki.people.it, pki.people.dpo):
         pki.people.approve(agent, STUDY, key)
+    _enlist_officer(agent, peer, pki)
     pki.people.launch(agent, STUDY, pki.people.dpo)
     assert code(peer) == "duties-not-separate"
+
+
+def test_who_is_on_the_consortiums_roster_does_not_approve_here(
+    agent: Agent, peer: Peer, pki: Pki, lawful: Approve
+) -> None:
+    peer.permits.append(_permit(pki))
+    lawful(agent, STUDY)
+    _enlist_officer(agent, peer, pki)
+    with pytest.raises(Refusal, match="duties-not-separate"):
+        pki.people.approve(agent, STUDY, pki.people.dpo)
+
+
+def _enlist_officer(agent: Agent, peer: Peer, pki: Pki) -> None:
+    """Have the hospital's officer on the consortium's next roster as a lead."""
+    both = Person(name="ada", role="lead", key=pki.people.dpo.public)
+    roster = make_roster(pki.signing.public, both, version=2)
+    peer.tell(rosters=sign(roster, pki.consortium).to_bytes())
+    wait_until(lambda: agent.node.cases.dossier.roster.version == 2)
 
 
 def _permit(pki: Pki) -> bytes:

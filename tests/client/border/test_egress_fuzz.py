@@ -38,6 +38,7 @@ name = "judge"
 module = "{MODULE}"
 digest = "{app_digest(MODULE)}"
 unaccounted = true
+metrics = true
 """
 STUDY = make_study(
     privacy={"mechanism": "none", "max_update_norm": 1e4},

@@ -36,6 +36,7 @@ name = "judge"
 module = "{MODULE}"
 digest = "{app_digest(MODULE)}"
 unaccounted = true
+metrics = true
 """
 STUDY = make_study(
     privacy={"mechanism": "none", "max_update_norm": 10.0},

@@ -77,8 +77,8 @@ def dp(**changes: Any) -> dict[str, Any]:
     return {f"privacy__{key}": value for key, value in changes.items()}
 
 
-def app_study() -> Any:
-    return make_study(privacy=NO_DP, training__app="std")
+def app_study(**changes: Any) -> Any:
+    return make_study(privacy=NO_DP, training__app="std", **changes)
 
 
 def revoked() -> Permit:
@@ -91,11 +91,17 @@ def _of(site: str, dataset: str) -> dict[str, str]:
     return {"site": site, "dataset": dataset}
 
 
-def apps(*, unaccounted: bool = True, digest: str = DIGEST) -> Policy:
-    rule = AppRule(name="std", module="a.b:c", digest=digest, unaccounted=unaccounted)
+def apps(*, unaccounted: bool = True, metrics: bool = False, digest: str = DIGEST) -> Policy:
+    rule = AppRule(
+        name="std", module="a.b:c", digest=digest, unaccounted=unaccounted, metrics=metrics
+    )
     return Policy(apps=(rule,), allow_without_dp=("heart",))
 
 
+TELLING: dict[str, Any] = {
+    "training__calls": ["train", "evaluate"], "training__metrics": ["accuracy"]
+}  # fmt: skip
+INSTALLED = StudyFacts(-1, app_digest=DIGEST)
 STUDY_RULES = [
     ("site-not-invited", {"site": "gamma"}, {"site": "beta"}),
     (
@@ -127,6 +133,11 @@ STUDY_RULES = [
         "app-digest-differs",
         {"study": app_study(), "policy": apps(), "facts": StudyFacts(-1, app_digest="")},
         {"study": app_study(), "policy": apps(), "facts": StudyFacts(-1, app_digest=DIGEST)},
+    ),
+    (
+        "metrics-not-listed",
+        {"study": app_study(**TELLING), "policy": apps(), "facts": INSTALLED},
+        {"study": app_study(**TELLING), "policy": apps(metrics=True), "facts": INSTALLED},
     ),
     (
         "noise-below-minimum",
@@ -196,7 +207,7 @@ def called(phase: str, *rounds: int, trained: int = 0, later: int = 0) -> dict[s
         done.append(replace(done[-1], round=later))
     return {
         "study": case(
-            study=CALLS, policy=apps(), facts=StudyFacts(-1, app_digest=DIGEST), units=None,
+            study=CALLS, policy=apps(metrics=True), facts=INSTALLED, units=None,
             rounds_free=None,
         ),
         "hold": replace(before, reservations=tuple(done)),
