@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from larrey_client.apart import apart
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import IntegrityError, LarreyError
@@ -99,8 +100,12 @@ class Intake:
 
     def take(self, rosters: Iterable[bytes], permits: Iterable[bytes]) -> bool:
         """Keep what is new and verifies; return whether anything was."""
-        kept = [self._one(data, self._roster_or_key) for data in rosters]
-        kept += [self._one(data, self._permit) for data in permits]
+        pairs = ((rosters, self._roster_or_key), (permits, self._permit))
+        kept = []
+        for documents, keep in pairs:
+            for data in documents:
+                with apart("a document of the consortium"):
+                    kept.append(self._one(data, keep))
         return any(kept)
 
     def _one(self, data: bytes, keep: Callable[[Signed], None]) -> bool:

@@ -11,6 +11,7 @@ import logging
 import threading
 from contextlib import suppress
 
+from larrey_client.apart import apart
 from larrey_client.approving import make_decision
 from larrey_client.carrying import POLICY, carry
 from larrey_client.cases import parent_in
@@ -62,11 +63,13 @@ class Desk:
         self._has_seen = True
         self._intake.take(map(bytes, reply.rosters), map(bytes, reply.permits))
         for data in reply.proposals:
-            self._receive(bytes(data))
+            with apart("a proposal"):
+                self._receive(bytes(data))
         for study in self._orders.take(map(bytes, reply.orders), self._node.cases.dossier):
             self._node.trainer.interrupt(study)
         for study in reply.ended:
-            self._end(study)
+            with apart("the end of a study"):
+                self._end(study)
         self.send_decisions()
         return reply.revision
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from larrey_client.apart import apart
 from larrey_client.dossier import Dossier
 from larrey_client.orders import kept_orders
 from larrey_client.store import SiteStore
@@ -39,7 +40,10 @@ class OrderIntake:
         """Keep what is new and verifies; return the studies whose present work ends at once."""
         if dossier.altered:
             return set()
-        found = [self._one(data, dossier) for data in documents]
+        found: list[Order | None] = []
+        for data in documents:
+            with apart("an order"):
+                found.append(self._one(data, dossier))
         return {order.study for order in found if order is not None and self._ends(order)}
 
     def _ends(self, order: Order) -> bool:

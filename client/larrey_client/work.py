@@ -57,10 +57,11 @@ _Key = tuple[str, int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request that has a task, and when its answer is due on the monotonic clock."""
+    """A request that has a task; when it came and is due, on the monotonic clock."""
 
     incoming: Incoming
     task: Task
+    arrived: float
     deadline: float
 
 
@@ -83,7 +84,7 @@ class Worker:
         if task is None:
             self._outbox.send_code(incoming, "request-malformed")
             return
-        request = _Request(incoming, task, arrived + task.deadline_s)
+        request = _Request(incoming, task, arrived, arrived + self._patience(task))
         metrics = self._node.metrics
         try:
             with metrics.timed(_kind(task)):
@@ -110,6 +111,11 @@ class Worker:
     def report_failure(self, incoming: Incoming) -> None:
         """Tell the coordinator that this node failed, and nothing about how."""
         self._outbox.send_code(incoming, "node-failed")
+
+    def _patience(self, task: Task) -> float:
+        """Return the seconds for a request: never more than the approved study says of a round."""
+        _, case = self._node.cases.of(task.study)
+        return min(task.deadline_s, case.study.file.rounds.deadline_s) if case else task.deadline_s
 
     def _answered(self, request: _Request) -> tuple[Answered, bool]:
         """Return the answer and whether it was stored before."""
@@ -165,8 +171,7 @@ class Worker:
         """Wait until the time of the answer says little about the rows; a stop ends the wait."""
         node = self._node
         now, bucket = node.monotonic(), node.settings.policy.completion_bucket_s
-        arrived = request.deadline - request.task.deadline_s
-        at = release_at(now, arrived=arrived, deadline=request.deadline, bucket=bucket)
+        at = release_at(now, arrived=request.arrived, deadline=request.deadline, bucket=bucket)
         node.stopping.wait(at - now)
 
     def _train(self, request: _Request, approval: StudyCase) -> Answered:
