@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from larrey_protocol.errors import FileError
 
-__all__ = ["Record", "load_toml", "parse_toml", "validate"]
+__all__ = ["Record", "load_toml", "parse_toml", "read_table", "read_text", "validate"]
 
 MAX_FILE_BYTES = 1 << 20  # a study, contract or site file is a few kilobytes
 
@@ -61,11 +61,19 @@ def parse_toml(text: str, model: type[_ModelT], where: str) -> _ModelT:
     Raises:
         FileError: ``invalid-toml``, ``unknown-key`` or ``invalid-file``.
     """
+    return validate(read_table(text, where), model, where)
+
+
+def read_table(text: str, where: str) -> dict[str, Any]:  # Any: TOML values are recursive
+    """Return TOML text as it is, unchecked.
+
+    Raises:
+        FileError: ``invalid-toml``.
+    """
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FileError("invalid-toml", f"{where} is not TOML: {error}", "Correct it.") from error
-    return validate(data, model, where)
 
 
 def validate(data: Any, model: type[_ModelT], where: str) -> _ModelT:  # Any: foreign input

@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,14 @@ from larrey_server.cli_build import (
 if TYPE_CHECKING:
     from larrey_protocol.permit import Permit
     from larrey_server.operator import Operator
+    from larrey_server.permits import Version
 
 __all__ = ["command"]
 
 _NEW = """example:
   larrey permit new --out permit.toml
 
-Writes a commented permit to fill in; larrey permit sign checks every value.
+Writes a commented permit to fill in; larrey permit sign refuses a value that was left as it was.
 """
 _REFERENCE = "the authority's number, e.g. FR/2026/0001"
 
@@ -64,31 +66,37 @@ def _new(parsed: argparse.Namespace) -> int:
     from larrey_protocol.newfile import require_new
     from larrey_server.permits import TEMPLATE
 
-    day = _today()
-    text = TEMPLATE.format(day=day, year_later=day + dt.timedelta(days=365))
     require_new(parsed.out)
     with parsed.out.open("x", encoding="utf-8") as file:
-        file.write(text)
+        file.write(TEMPLATE)
     sys.stderr.write(f"fill in {parsed.out}, then: larrey permit sign {parsed.out}\n")
     return 0
 
 
 def _sign(parsed: argparse.Namespace) -> int:
-    from larrey_protocol.permit import load_permit
-    from larrey_server.permits import first, opened
+    from larrey_server.permits import first
 
-    wanted = load_permit(parsed.file)
-    with open_operator(parsed) as operator:
-        return _send(operator, first(wanted, opened(operator.permits(wanted.reference))), parsed)
+    return _state(parsed, first)
 
 
 def _amend(parsed: argparse.Namespace) -> int:
-    from larrey_protocol.permit import load_permit
-    from larrey_server.permits import amended, opened
+    from larrey_server.permits import amended
 
-    wanted = load_permit(parsed.file)
+    return _state(parsed, amended)
+
+
+def _state(
+    parsed: argparse.Namespace, follow: Callable[[Permit, Sequence[Version]], Permit]
+) -> int:
+    """Sign and send the version that a file asks for after those that are known."""
+    from larrey_server.permits import load_filled, opened, require_known
+    from larrey_server.vouching import newest
+
+    wanted = load_filled(parsed.file)
     with open_operator(parsed) as operator:
-        return _send(operator, amended(wanted, opened(operator.permits(wanted.reference))), parsed)
+        permit = follow(wanted, opened(operator.permits(wanted.reference)))
+        require_known(permit, newest(operator.rosters(), operator.consortium())[1])
+        return _send(operator, permit, parsed)
 
 
 def _revoke(parsed: argparse.Namespace) -> int:

@@ -1,62 +1,109 @@
 """Versions of a permit at the consortium: the template, what the next one says, its history.
 
-Pure: values in, values out; `larrey_server.cli_permit` signs and sends.
+Pure but for `load_filled`; `larrey_server.cli_permit` signs and sends.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from larrey_protocol.errors import Refusal, UsageError
 from larrey_protocol.permit import Permit, permit_state
 from larrey_protocol.roster import Roster, name_of
 from larrey_protocol.signed import Signed, open_signed
+from larrey_protocol.tomlfile import read_table, read_text, validate
 
-__all__ = ["TEMPLATE", "amended", "first", "history", "opened", "revoked"]
+__all__ = [
+    "TEMPLATE",
+    "amended",
+    "first",
+    "history",
+    "load_filled",
+    "opened",
+    "require_known",
+    "revoked",
+]
 
 Version = tuple[Signed, Permit]
 
 TEMPLATE = """\
 # A permit: an authority's leave to use data, as the consortium states it. It counts at a hospital
 # once its data protection officer has countersigned it with the authority's own document.
+# Replace every value in <angle brackets>: larrey permit sign refuses one that is left. Days are
+# written without quotes: 2026-01-31.
 # Send it: larrey permit sign permit.toml. Change it later: larrey permit amend permit.toml.
 
 [permit]
-reference = "FR/2026/0001"        # the authority's number; the same in all versions
-authority = "Name of the authority"
-decided_on = {day}           # the day of the decision
+reference = "<the authority's number, e.g. FR/2026/0001>"  # the same in all versions
+authority = "<name of the authority>"
+decided_on = "<day of the decision>"
 
 [use]
-legal_basis = "ehds-permit"       # or cnil-mr-001, cnil-mr-003, cnil-mr-004, cnil-authorisation,
-                                  # internal
+# ehds-permit, cnil-mr-001, cnil-mr-003, cnil-mr-004, cnil-authorisation or internal
+legal_basis = "<one of these>"
 # The purposes of Regulation (EU) 2025/327, article 53: public-interest, policy-making, statistics,
 # education, scientific-research, improving-care.
-purposes = ["scientific-research"]
+purposes = ["<one or more of these>"]
 intended_use = "research"         # or product-development, real-world-test
-controllers = ["Name of the data controller"]
-people = ["ada", "ben"]           # who may propose, launch and release, as named on the roster
-valid_from = {day}           # days in UTC, both included
-valid_until = {year_later}
-retention_until = {year_later}      # until when the coordinator may keep models
+controllers = ["<name of the data controller>"]
+people = ["<name on the roster>"] # who may propose, launch and release: two persons or more
+valid_from = "<first day>"        # days in UTC, both included
+valid_until = "<last day>"
+retention_until = "<last day on which the coordinator may keep models>"
 
 [[datasets]]                      # one entry a dataset, by the name that its site gives it
-site = "alpha"
-dataset = "heart"
+site = "<name of the site>"
+dataset = "<name of its dataset>"
 
 [rules]
 opposition = "permit"             # opt-outs as of the permit's date; or "round", or "none" with
                                   # opposition_exception = "legal reference"
 small_cell = 11                   # smallest count that may be shown
-dpia = "Reference of the impact assessment"
-ethics = "Reference of the ethics opinion, or why none is needed"
+dpia = "<reference of the impact assessment>"
+ethics = "<reference of the ethics opinion, or why none is needed>"
 
 [hosting]                         # where the coordinator stands
-provider = "Name of the provider"
-country = "FR"
-certification = "HDS"
+provider = "<name of the provider>"
+country = "<two letters, e.g. FR>"
+certification = "<e.g. HDS; leave the line out where there is none>"
 """
+
+
+def load_filled(path: Path) -> Permit:
+    """Return the permit in a file in which nothing of the template is left.
+
+    Raises:
+        UsageError: ``permit-unfilled``, naming the first such field.
+        FileError: as `larrey_protocol.tomlfile.load_toml`.
+    """
+    table = read_table(read_text(path), str(path))
+    place = _unfilled(table, "")
+    if place:
+        raise UsageError(
+            "permit-unfilled",
+            f"{path}: {place} still has the template's value in <angle brackets>",
+            "Write the permit's own value there, and look at the others.",
+        )
+    return validate(table, Permit, str(path))
+
+
+def require_known(permit: Permit, roster: Roster) -> None:
+    """Return if everybody whom a permit names is on the roster.
+
+    Raises:
+        Refusal: ``person-unknown``.
+    """
+    listed = {person.name for person in roster.people}
+    missing = [name for name in permit.use.people if name not in listed]
+    if missing:
+        raise Refusal(
+            "person-unknown",
+            f"the permit names {', '.join(missing)}, not on roster version {roster.version}",
+            "Correct [use] people, or have them listed first: larrey roster sign roster.toml",
+        )
 
 
 def opened(documents: Sequence[Signed]) -> tuple[Version, ...]:
@@ -104,7 +151,9 @@ def amended(wanted: Permit, versions: Sequence[Version]) -> Permit:
     only_days = _without_days(wanted) == _without_days(last)
     if only_days and wanted.use == last.use:
         raise Refusal(
-            "permit-unchanged", f"the file says what version {len(versions)} of the permit says"
+            "permit-unchanged",
+            f"the file says what version {len(versions)} of the permit says",
+            "Change permit.toml first; what stands: larrey permit history " + wanted.reference,
         )
     state = "RENEWED" if only_days and is_longer else "AMENDED"
     return _next(wanted, signed, last, state=state, decided_on=wanted.permit.decided_on)
@@ -172,3 +221,17 @@ def _without_days(permit: Permit) -> dict[str, Any]:  # Any: JSON
     for key in ("valid_until", "retention_until"):
         del document["use"][key]
     return document
+
+
+def _unfilled(value: Any, place: str) -> str:  # Any: TOML values are recursive
+    """Return the place of the first placeholder, empty without one."""
+    match value:
+        case str() if value.startswith("<"):
+            return place
+        case dict():
+            found = (_unfilled(v, f"{place}.{k}".lstrip(".")) for k, v in value.items())
+        case list():
+            found = (_unfilled(v, place) for v in value)
+        case _:
+            return ""
+    return next(filter(None, found), "")

@@ -10,7 +10,6 @@ import pytest
 
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.permit import load_permit
 from larrey_protocol.signed import Signed, sign
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_server.journal import Journal
@@ -298,17 +297,6 @@ def test_an_expired_permit_says_so_in_its_history() -> None:
     late = DAY.replace(year=2031)
     rows = history(opened([sign(permit(), CONSORTIUM)]), roster(), CONSORTIUM.public, late)
     assert [(row["stands"], row["signed_by"]) for row in rows] == [("EXPIRED", "consortium")]
-
-
-def test_the_template_is_a_permit_and_is_never_overwritten(tmp_path: Path) -> None:
-    from larrey_server.cli import main
-
-    path = tmp_path / "permit.toml"
-    assert main(["permit", "new", "--out", str(path)]) == 0
-    assert load_permit(path).permit.state == "GRANTED"
-    text = path.read_text()
-    assert main(["permit", "new", "--out", str(path)]) == 2
-    assert path.read_text() == text
 
 
 def approved(federation: Federation) -> str:
