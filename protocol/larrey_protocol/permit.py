@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,9 +18,9 @@ from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.people import PersonName
 from larrey_protocol.study import PermitReference, Purpose, SiteName
-from larrey_protocol.tomlfile import Record, load_toml
+from larrey_protocol.tomlfile import Record
 
-__all__ = ["Countersignature", "Permit", "PermitState", "load_permit", "permit_state", "succeeds"]
+__all__ = ["Countersignature", "Permit", "PermitState", "permit_state", "succeeds"]
 
 Digest = Annotated[str, Field(pattern=DIGEST.pattern)]
 PermitState = Literal["GRANTED", "AMENDED", "RENEWED", "REVOKED", "EXPIRED", "NOT-YET-VALID"]
@@ -158,12 +157,3 @@ def succeeds(versions: Sequence[tuple[str, Permit]], new: Permit) -> None:
             f" follow the {len(versions)} versions known here",
             "Start from the newest version: larrey permit history.",
         )
-
-
-def load_permit(path: Path) -> Permit:
-    """Return the permit in ``permit.toml``.
-
-    Raises:
-        FileError: as `load_toml`.
-    """
-    return load_toml(path, Permit)

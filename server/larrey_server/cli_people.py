@@ -29,9 +29,12 @@ __all__ = ["command"]
 
 _PERSON = """example:
   larrey person new ada --role lead --out ada.key > ada.toml
+  larrey person new ada --role lead --out ada.key --operator-file ada-operator.toml > ada.toml
 
 Asks for a passphrase; LARREY_PASSPHRASE_FILE names a file of mode 0600 that holds it. The key stays
 with its owner; the printed lines go into roster.toml, after larrey roster draft wrote it.
+--operator-file also writes the person's own operator file, with coordinator and certificate of the
+one that --operator or LARREY_OPERATOR names.
 """
 _SIGN = """examples:
   larrey roster sign roster.toml --operator operator.toml
@@ -50,6 +53,9 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     new.add_argument("name", metavar="NAME", help="as permits name the person, e.g. ada")
     new.add_argument("--role", choices=("lead", "member", "operator", "auditor"), default="member")
     new.add_argument("--out", type=Path, required=True, help="new key file", metavar="FILE")
+    text = "new operator file of this person, made from the present one"
+    new.add_argument("--operator-file", type=Path, help=text, metavar="FILE")
+    add_operator(new)
     rosters = group(commands, "roster", "sites and people that the consortium vouches for", _DRAFT)
     text = "print roster.toml from the coordinator's members, to be compared by phone"
     add_operator(verb(rosters, "draft", text, _draft, f"example:\n  {_DRAFT}\n"))
@@ -91,13 +97,32 @@ def _new_person(parsed: argparse.Namespace) -> int:
     facts = {"name": parsed.name, "role": parsed.role, "key": key.public}
     person = validate(facts, Person, "person new")
     require_new(parsed.out)
+    own = _operator_file(parsed) if parsed.operator_file else ""
     key.save(parsed.out, new_passphrase(f"New passphrase of {parsed.out}: "))
     sys.stdout.write(table("people", person))
     sys.stderr.write(
         f"fingerprint to read out by phone: {fingerprint(key.public)}\n"
-        "the lines go into roster.toml; [person] in operator.toml names who signs there\n"
+        "the printed lines go into roster.toml\n"
     )
+    if own:
+        with parsed.operator_file.open("x", encoding="utf-8") as file:
+            file.write(own)
+        sys.stderr.write(f"{parsed.name} works with: --operator {parsed.operator_file}\n")
     return 0
+
+
+def _operator_file(parsed: argparse.Namespace) -> str:
+    """Return the text of a person's own operator file."""
+    from larrey_protocol.newfile import require_new
+    from larrey_server.operator_file import operator_file
+    from larrey_server.settings import OperatorPerson, load_operator
+    from larrey_server.signers import consortium_key
+
+    require_new(parsed.operator_file)
+    settings = load_operator(parsed.operator)
+    person = OperatorPerson(name=parsed.name, key=parsed.out.resolve())
+    folder = parsed.operator_file.resolve().parent
+    return operator_file(settings, consortium_key(settings), person, folder)
 
 
 def _draft(parsed: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from larrey_protocol.tomlfile import parse_toml
 from larrey_server.cli import main
 from larrey_server.journal import Journal
 from larrey_server.lawbook import LawBook
+from larrey_server.settings import OperatorConsortium, OperatorPerson, load_operator
 from larrey_server.vouching import RosterFile, draft, newest, next_roster
 from tests.protocol.permits import ADA, CONSORTIUM, roster
 from tests.protocol.samples import study
@@ -201,3 +202,25 @@ def test_a_roster_is_signed_where_the_key_lies_and_sent_from_elsewhere(
     assert main(["roster", "send", str(signed), "--operator", str(operator)]) == 0
     assert federation.hub.coordinator.book.roster().version == 2
     assert main(["roster", "sign", str(file), "--out", str(tmp_path / "other")]) == 2
+
+
+def test_a_person_gets_an_operator_file_that_works(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text("long enough to be one")
+    secret.chmod(0o600)
+    monkeypatch.setenv("LARREY_PASSPHRASE_FILE", str(secret))
+    present = federation.folder.operator_file(tmp_path / "operator.toml", federation.hub.address)
+    own, key = tmp_path / "eve.toml", tmp_path / "eve.key"
+    words = ["person", "new", "eve", "--role", "lead", "--operator", str(present)]
+    words += ["--out", str(key), "--operator-file", str(own)]
+    assert main(words) == 0
+    settings = load_operator(own)
+    assert settings.person == OperatorPerson(name="eve", key=key)
+    assert settings.consortium == OperatorConsortium(key=federation.folder.consortium.public)
+    assert 'key = "eve.key"' in own.read_text()
+    assert main(["study", "list", "--operator", str(own)]) == 0
+    key.unlink()
+    assert main(words) == 2  # never over a file
+    assert not key.exists()
