@@ -15,6 +15,10 @@ from larrey_protocol.signed import Signed
 
 __all__ = ["open_order"]
 
+_OWN_NAME = (
+    "Name who owns the key in the operator file: [person] name, as larrey roster show has it."
+)
+
 
 def open_order(signed: Signed, *, consortium: str, roster: Roster, after: int) -> Order:
     """Return the order if the consortium's key signed it, or a person with the verb's right.
@@ -33,9 +37,13 @@ def open_order(signed: Signed, *, consortium: str, roster: Roster, after: int) -
     order = open_under(signed, Order, _verb(signed), consortium=consortium, roster=roster)
     person = find_person(roster.people, signed.signer)
     if person is not None and person.name != order.person:
-        raise IntegrityError("wrong-signer", f"{person.name} signed an order as {order.person}")
+        raise IntegrityError(
+            "wrong-signer", f"{person.name} signed an order as {order.person}", _OWN_NAME
+        )
     if person is None and any(one.name == order.person for one in roster.people):
-        raise IntegrityError("wrong-signer", f"the consortium signed an order as {order.person}")
+        raise IntegrityError(
+            "wrong-signer", f"the consortium signed an order as {order.person}", _OWN_NAME
+        )
     if order.number <= after:
         raise Refusal(
             "order-stale",
@@ -50,5 +58,7 @@ def _verb(signed: Signed) -> str:
     try:
         found = json.loads(signed.document)["verb"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError("malformed-document", "expected an order with a verb") from error
+        raise IntegrityError(
+            "malformed-document", "expected an order with a verb", "Give the order again."
+        ) from error
     return found if isinstance(found, str) else ""

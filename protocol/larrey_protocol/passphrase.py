@@ -55,7 +55,11 @@ def new_passphrase(prompt: str) -> bytes:
     """
     first = read_passphrase(prompt)
     if len(first.decode(errors="replace")) < _LEAST:
-        raise UsageError("passphrase-weak", f"a passphrase needs at least {_LEAST} characters")
+        raise UsageError(
+            "passphrase-weak",
+            f"a passphrase needs at least {_LEAST} characters",
+            "Take several words that nobody would guess; spaces count.",
+        )
     if not os.environ.get(PASSPHRASE_FILE) and read_passphrase("Once more: ") != first:
         raise UsageError("passphrase-differs", "the two passphrases differ", "Type it again.")
     return first

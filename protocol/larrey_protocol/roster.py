@@ -91,7 +91,11 @@ def open_under(
     if signed.signer == consortium:
         return open_signed(signed, model, consortium)
     if all(person.key != signed.signer for person in roster.people):
-        raise IntegrityError("wrong-signer", f"a {signed.kind} is signed by an unexpected key")
+        raise IntegrityError(
+            "wrong-signer",
+            f"a {signed.kind} is signed by a key that the roster does not list",
+            "Sign with the key that larrey roster show lists, or have this one put on the roster.",
+        )
     document = open_signed(signed, model, signed.signer)
     require_right(roster.people, signed.signer, right)
     return document

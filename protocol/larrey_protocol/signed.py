@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Digest = Annotated[str, Field(pattern=DIGEST.pattern)]
+_AGAIN = "Ask for it again: it must come byte for byte as it was signed."
 _RecordT = TypeVar("_RecordT", bound=Record)
 
 
@@ -135,7 +136,9 @@ class Signed(Record):
             signed = validate(json.loads(data), cls, "signed document")
             signed.to_bytes()  # JSON escapes can spell what is no text
         except (FileError, ValueError, RecursionError) as error:
-            raise IntegrityError("malformed-document", "expected a signed document") from error
+            raise IntegrityError(
+                "malformed-document", "expected a signed document", _AGAIN
+            ) from error
         return signed
 
 
@@ -156,7 +159,11 @@ def open_signed(signed: Signed, model: type[_RecordT], signer: str) -> _RecordT:
             ``malformed-document``.
     """
     if signed.signer != signer:
-        raise IntegrityError("wrong-signer", f"a {signed.kind} is signed by an unexpected key")
+        raise IntegrityError(
+            "wrong-signer",
+            f"a {signed.kind} is signed by an unexpected key",
+            "Compare fingerprints by phone with whoever should have signed it.",
+        )
     verify(signer, _message(signed.kind, signed.document), signed.signature)
     if signed.kind != model.__name__.lower():
         raise IntegrityError(
@@ -165,9 +172,13 @@ def open_signed(signed: Signed, model: type[_RecordT], signer: str) -> _RecordT:
     try:
         document = validate(json.loads(signed.document), model, signed.kind)
     except (FileError, ValueError, RecursionError) as error:
-        raise IntegrityError("malformed-document", f"a {signed.kind} is malformed") from error
+        raise IntegrityError(
+            "malformed-document", f"a {signed.kind} is malformed", _AGAIN
+        ) from error
     if _text(document) != signed.document:
-        raise IntegrityError("malformed-document", f"a {signed.kind} is not in canonical form")
+        raise IntegrityError(
+            "malformed-document", f"a {signed.kind} is not in canonical form", _AGAIN
+        )
     return document
 
 

@@ -13,12 +13,33 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from larrey_protocol.errors import FileError
 
 __all__ = ["Record", "load_toml", "parse_toml", "read_table", "read_text", "validate"]
 
 MAX_FILE_BYTES = 1 << 20  # a study, contract or site file is a few kilobytes
+
+# What the patterns of this package's names and numbers ask for, in words.
+_PATTERNS = {
+    r"^[a-z][a-z0-9-]{1,40}$": "a name of lower-case letters, digits and hyphens, 2 to 41 long",
+    r"^[a-z][a-z0-9.-]{1,40}$": (
+        "a name of lower-case letters, digits, dots and hyphens, 2 to 41 long"
+    ),
+    r"^[A-Za-z][A-Za-z0-9_-]{0,60}$": "a name of letters, digits, hyphens and underscores",
+    r"^[a-z][a-z0-9-]{0,60}$": "a name of lower-case letters, digits and hyphens",
+    r"^[a-z][a-z0-9_-]{0,40}$": "a name of lower-case letters, digits, hyphens and underscores",
+    r"^[A-Za-z0-9][A-Za-z0-9._/-]{1,60}$": (
+        "a reference of letters, digits, dots, slashes and hyphens, such as FR/2026/0001"
+    ),
+    r"^ed25519:[A-Za-z0-9_-]{43}$": "a public key: ed25519: and 43 characters",
+    r"^sha256:[0-9a-f]{64}$": "a digest: sha256: and 64 hex digits",
+    r"^(sha256:[0-9a-f]{64})?$": "a digest: sha256: and 64 hex digits, or nothing",
+    r"^[A-Za-z0-9._-]+:\d{1,5}$": "an address such as coordinator.example.org:9443",
+    r"^[A-Z]{2}$": "a country of two capital letters, such as FR",
+    r"^\d+\.\d+\.\d+$": "a version such as 1.0.0",
+}
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
@@ -98,12 +119,31 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> File
         near = difflib.get_close_matches(key, _keys_at(model, problem["loc"][:-1]), n=1, cutoff=0.0)
         hint = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return FileError("unknown-key", f"{where}: unknown key '{key}' at {place}", hint)
-    found = "" if problem["type"] == "missing" else f", found {_brief(problem['input'])}"
-    reason = problem["msg"].removeprefix("Value error, ")
-    return FileError("invalid-file", f"{where}: {place}: {reason}{found}", "Correct this value.")
+    text = f"{where}: {place}: {_reason(problem)}{_found(problem)}"
+    return FileError("invalid-file", text, "Correct this value.")
+
+
+def _reason(problem: ErrorDetails) -> str:
+    """Return what was expected, in words where a pattern would be all there is to read."""
+    if problem["type"] == "string_pattern_mismatch":
+        pattern = str(problem["ctx"]["pattern"])
+        return f"expected {_PATTERNS.get(pattern, f'text like {pattern}')}"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _found(problem: ErrorDetails) -> str:
+    """Return what was found, if that is one value: a rule about a whole table names its keys."""
+    is_whole = problem["type"] in {"value_error", "assertion_error"}
+    if problem["type"] == "missing" or (
+        is_whole and isinstance(problem["input"], dict | BaseModel)
+    ):
+        return ""
+    return f", found {_brief(problem['input'])}"
 
 
 def _brief(value: object) -> str:
+    if isinstance(value, dict | BaseModel):
+        return "a table"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -113,6 +113,7 @@ def _amend(parsed: argparse.Namespace) -> int:
             raise Refusal(
                 "nothing-amended",
                 f"{parsed.file} says what version {parent.file.study.version} says",
+                f"Change it first; what stands: larrey study show {wanted.name}",
             )
         check_claims(child)
         digest = operator.propose(child)

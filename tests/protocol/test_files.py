@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import create_model
 
-from larrey_protocol.contract import Contract
+from larrey_protocol.contract import Contract, Name
+from larrey_protocol.decisions import Digest
+from larrey_protocol.enrolment import Address
 from larrey_protocol.errors import FileError
-from larrey_protocol.study import StudyFile, load_study
+from larrey_protocol.keys import PublicKey
+from larrey_protocol.people import PersonName
+from larrey_protocol.permit import Permit
+from larrey_protocol.study import PermitReference, SiteName, StudyFile, load_study
 from larrey_protocol.tomlfile import load_toml, parse_toml, validate
+from tests.protocol.permits import permit
 from tests.protocol.samples import CONTRACT, STUDY, study
 
 HEART = Path(__file__).parents[2] / "examples" / "heart" / "study.toml"
@@ -174,3 +181,37 @@ def test_weights_are_public_and_sum_to_one() -> None:
 def test_a_site_file_must_be_toml_text() -> None:
     with pytest.raises(FileError, match="invalid-toml"):
         parse_toml("= nothing", StudyFile, "here")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (SiteName, "a name of lower-case letters, digits and hyphens"),
+        (PersonName, "a name of lower-case letters, digits, dots and hyphens"),
+        (Name, "a name of letters, digits"),
+        (PermitReference, "such as FR/2026/0001"),
+        (PublicKey, "a public key"),
+        (Digest, "a digest"),
+        (Address, "an address such as"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_told_in_words(kind: Any, words: str) -> None:
+    model = create_model("Named", value=(kind, ...))
+    with pytest.raises(FileError, match=f"value: expected .*{words}.*, found 'St Mary!'") as caught:
+        validate({"value": "St Mary!"}, model, "site.toml")
+    assert "^" not in str(caught.value)
+
+
+def test_a_rule_about_a_whole_table_does_not_print_it() -> None:
+    use = permit().model_dump(mode="json")["use"] | {"valid_until": "2001-01-01"}
+    document = permit().model_dump(mode="json") | {"use": use}
+    with pytest.raises(FileError, match="needs valid_from <= valid_until") as caught:
+        validate(document, Permit, "permit.toml")
+    assert "found" not in str(caught.value)
+    assert "legal_basis" not in str(caught.value)
+
+
+def test_a_table_in_place_of_a_value_is_called_one() -> None:
+    data = changed(STUDY, "study", "name", value={"first": "heart"})
+    with pytest.raises(FileError, match=r"study.name: .*, found a table"):
+        validate(data, StudyFile, "study.toml")
