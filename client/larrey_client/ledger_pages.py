@@ -19,6 +19,8 @@ from larrey_client.settings import Dataset, SiteSettings
 from larrey_privacy.ledger import Account, Hold, Reservation
 from larrey_privacy.ledger_store import Ledger
 from larrey_privacy.ledger_view import receipt_flags
+from larrey_protocol.canonical import short
+from larrey_protocol.study import Head
 
 __all__ = ["explain_ledger", "ledger_table", "ledger_view"]
 
@@ -28,7 +30,8 @@ _FLAGS = {
     "family-reset": "its budget was split or renewed {resets} times by the officer",
     "adopted": "part of its history was lost; {carried_share:.1%} were adopted as used",
 }
-_COLUMNS = ("family", "study", "name", "round", "entry", "state", "share")
+_HOW = "shares are of the filter that decides; epsilon is the tighter PLD figure, no share of it"
+_COLUMNS = ("family", "study", "name", "version", "round", "entry", "state", "share")
 
 
 def ledger_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[Json]:
@@ -37,7 +40,7 @@ def ledger_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[
     A family's ``dataset`` is its name, ``datasets`` are those of site.toml that share it.
     """
     ledger, records = Ledger.open(connection), SiteRecords(connection)
-    names = {known.study.digest: known.study.name for known in records.known()}
+    heads = {known.study.digest: known.study.file.study for known in records.known()}
     placed = families_on_record(connection)
     shared: dict[str, list[Dataset]] = {family: [] for family in ledger.datasets()}
     for dataset in settings.datasets:
@@ -49,7 +52,7 @@ def ledger_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[
             view = _untouched(family, datasets[0])
         else:
             view = asdict(ledger.view(family)) | {"flags": list(receipt_flags(account))}
-            _add_rounds(view, account, names)
+            _add_rounds(view, account, heads)
         views.append(view | {"datasets": [dataset.name for dataset in datasets]})
     return views
 
@@ -72,18 +75,21 @@ def explain_ledger(views: Sequence[Json]) -> str:
     return "\n\n".join(_budget(view) for view in views)
 
 
-def _add_rounds(view: Json, account: Account, names: Mapping[str, str]) -> None:
-    """Add to each study its name, its rounds, and how many more its family's budget allows."""
+def _add_rounds(view: Json, account: Account, heads: Mapping[str, Head]) -> None:
+    """Add to each study its name, version, rounds, and how many more its family's budget allows."""
     for study in view["studies"]:
         hold = account.holds[study["study"]]
-        study["name"] = names.get(study["study"], "")
+        head = heads.get(study["study"])
+        study["name"], study["version"] = (head.name, head.version) if head else ("", None)
         study["rounds_more"] = _rounds_more(account, hold)
         study["rounds"] = [_round(one, account) for one in hold.reservations]
 
 
 def _rounds_more(account: Account, hold: Hold) -> int | None:
-    """Return how many further rounds like this study's the free budget would hold."""
-    return account.free_units // hold.units_per_round if hold.units_per_round else None
+    """Return how many further rounds like a running study's the free budget would hold."""
+    if hold.is_closed or not hold.units_per_round:
+        return None
+    return account.free_units // hold.units_per_round
 
 
 def _round(one: Reservation, account: Account) -> Json:
@@ -119,12 +125,12 @@ def _untouched(family: str, dataset: Dataset) -> Json:
 def _rows(view: Json) -> Iterator[tuple[Any, ...]]:  # Any: cells
     family = view["dataset"]
     for study in view["studies"]:
-        who = (family, study["study"], study["name"])
+        who = (family, study["study"], study["name"], study["version"])
         for one in study["rounds"]:
             yield (*who, one["round"], one["entry"], one["state"], one["share"])
         yield (*who, "", "", "held", study["held_share"])
-    yield (family, "", "", "", "", "carried", view["carried_share"])
-    yield (family, "", "", "", "", "free", view["free_share"])
+    yield (family, "", "", "", "", "", "carried", view["carried_share"])
+    yield (family, "", "", "", "", "", "free", view["free_share"])
 
 
 def _budget(view: Json) -> str:
@@ -135,20 +141,22 @@ def _budget(view: Json) -> str:
         f" {view['unit']}, add/remove, for all work ever{shared}\n"
         f"  used {view['used_share']:.1%}, held {view['held_share']:.1%},"
         f" free {view['free_share']:.1%}; all work so far together: epsilon at most"
-        f" {view['epsilon_spent']:.3g}"
+        f" {view['epsilon_spent']:.3g}\n  {_HOW}"
     )
     flags = [f"\n  {_FLAGS[flag].format_map(view)}" for flag in view["flags"]]
     return head + "".join(flags) + "".join(f"\n  {_study(study)}" for study in view["studies"])
 
 
 def _study(study: Json) -> str:
-    name = study["name"] or study["study"][:19]
+    version = f" version {study['version']}" if study["version"] else ""
+    name = f"{study['name']}{version} ({short(study['study'])})".strip()
     rounds = f"{study['rounds_used']} of {study['rounds_total']} rounds"
     if study["is_unbounded"]:
         return f"{name}: {rounds}, without differential privacy"
     ended = ", ended" if study["is_closed"] else f", {study['rounds_left']} left"
+    more = study["rounds_more"]
+    offer = "" if more is None else f"; the free budget allows {more} more such rounds"
     return (
         f"{name}: {rounds}{ended}, {study['used_share']:.1%} used, {study['held_share']:.1%} held;"
-        f" PLD epsilon {study['epsilon_spent']:.3g} of {study['epsilon_approved']:.3g};"
-        f" the free budget allows {study['rounds_more']} more such rounds"
+        f" PLD epsilon {study['epsilon_spent']:.3g} of {study['epsilon_approved']:.3g}{offer}"
     )

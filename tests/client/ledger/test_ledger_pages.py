@@ -18,11 +18,13 @@ from larrey_client.officer import Officer
 from larrey_client.settings import load_settings
 from larrey_client.store import SiteStore
 from larrey_privacy.mechanism import UNBOUNDED
+from larrey_protocol.canonical import short
 from larrey_protocol.decisions import SiteOrder
 from larrey_protocol.keys import SigningKey
-from larrey_protocol.signed import sign
-from tests.client.ledger.conftest import COST, FILTER, State, make_officer, sign_charter
+from larrey_protocol.signed import Proposal, sign
+from tests.client.ledger.conftest import COST, FILTER, ROUND, State, make_officer, sign_charter
 from tests.client.ledger.test_families import add
+from tests.protocol.samples import study as make_study
 
 SITE_TOML = """
 [site]
@@ -229,3 +231,36 @@ def test_a_running_node_is_not_overruled(
     words = ["ledger", "reset", "heart", "--key", key, "--config", str(tmp_path / "site.toml")]
     assert main(words) == 2  # the fixture's store is open
     assert "state-locked" in capsys.readouterr().err
+
+
+def test_versions_of_one_study_are_told_apart_and_only_a_running_one_is_offered_rounds(
+    state: State, site: Command
+) -> None:
+    versions = [make_study(study__version=number) for number in (1, 2)]
+    with state.store.transaction():
+        for study in versions:
+            signed = sign(Proposal(study=study, proposed_at=1.0), state.key)
+            state.store.add_proposal(study.digest, signed)
+            state.store.ledger.hold("heart", study.digest, ROUND, 1, spare_rounds=0)
+        state.store.ledger.release("heart", versions[0].digest)
+    first, second = (
+        line
+        for line in site("ledger")[1].splitlines()
+        if any(short(study.digest) in line for study in versions)
+    )
+    assert "tiny version 1 (" in first
+    assert "ended" in first
+    assert "more such rounds" not in first
+    assert "tiny version 2 (" in second
+    assert "more such rounds" in second
+    studies = json.loads(site("ledger", "--json")[1])[0]["studies"]
+    told = {one["study"]: (one["version"], one["rounds_more"]) for one in studies}
+    assert told[versions[0].digest] == (1, None)
+    assert told[versions[1].digest][0] == 2
+    table = csv.DictReader(io.StringIO(site("ledger", "--csv")[1]))
+    assert {row["version"] for row in table if row["name"] == "tiny"} == {"1", "2"}
+
+
+def test_the_words_say_once_a_family_what_a_share_is(state: State, site: Command) -> None:
+    text = site("ledger")[1]
+    assert text.count("shares are of the filter that decides") == 2
