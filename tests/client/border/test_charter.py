@@ -285,3 +285,12 @@ def test_policy_is_shown_signed_and_shown_again(
         status, out, error = site("policy", "sign", "--key", key)
         assert (status, rest in out, error) == (0, True, "")
     assert "version 2, in effect" in site("policy", "show")[1]
+
+
+def test_who_cannot_approve_is_not_offered_as_an_approver(site_file: Path) -> None:
+    text = site_file.read_text()
+    site_file.write_text(text.replace('approvals = ["it", "dpo"]', 'approvals = ["lead"]'))
+    with pytest.raises(LarreyError, match="invalid-file") as caught:
+        load_settings(site_file)
+    assert "'it' or 'dpo'" in str(caught.value)
+    assert "operator" not in str(caught.value)
