@@ -103,7 +103,11 @@ def register(
         )
     with store.transaction():
         if is_registered(store, dataset.name):
-            raise Refusal("already-registered", f"'{dataset.name}' has its place in a family")
+            raise Refusal(
+                "already-registered",
+                f"'{dataset.name}' has its place in a family",
+                "See it: larrey-site data list",
+            )
         family = _place(store, dataset.name, patients, document.unit)
         if store.ledger.account(family) is None:
             budget = make_filter(document.epsilon, document.delta)
@@ -168,7 +172,11 @@ def _place(store: SiteStore, dataset: str, patients: bytes, unit: str) -> str:
             "Use another dataset name; what was spent under this one stays spent.",
         )
     if placed.is_new and dataset in families:
-        raise Refusal("already-registered", f"another family is called '{dataset}'", "Rename it.")
+        raise Refusal(
+            "already-registered",
+            f"another family is called '{dataset}'",
+            "Rename the dataset in site.toml.",
+        )
     if account is not None and account.unit != unit_text(unit):
         raise Refusal(
             "unit-differs",

@@ -55,7 +55,11 @@ def resume(store: SiteStore, signed: Signed, people: Iterable[Person], *, site: 
         order = open_signed(signed, SiteOrder, signed.signer)
         undone = stop_of(store.records, order.subject)
         if not undone:
-            raise Refusal("nothing-to-resume", "nothing is paused or halted here by that name")
+            raise Refusal(
+                "nothing-to-resume",
+                "this site's people paused or halted nothing of that name",
+                "See what stands: larrey-site status; a stop of the consortium is theirs to undo.",
+            )
         named = (order.site, order.verb, order.person)
         if named != (site, "resume", person.name) or not _follows(store, order):
             raise Refusal(
