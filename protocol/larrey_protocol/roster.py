@@ -48,6 +48,8 @@ class Roster(Record):
                        [p.key for p in self.people]):  # fmt: skip
             if len(set(values)) < len(values):
                 raise ValueError("a name or key is listed twice")
+        if taken := {p.name for p in self.people} & {CONSORTIUM, "coordinator"}:
+            raise ValueError(f"nobody may be called {taken.pop()}: the trail means the key itself")
         return self
 
     def seats(self, names: Iterable[str]) -> tuple[Seat, ...]:

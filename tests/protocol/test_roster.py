@@ -60,3 +60,9 @@ def test_a_signature_under_one_kind_is_none_under_another() -> None:
         open_under(
             sign(permit(), OWN), Order, "launch", consortium=ROOT.public, roster=roster("lead")
         )
+
+
+@pytest.mark.parametrize("name", ["consortium", "coordinator"])
+def test_no_person_bears_the_name_of_a_part(name: str) -> None:
+    with pytest.raises(ValueError, match=f"nobody may be called {name}"):
+        Roster(version=1, issued_at=0.0, people=(Person(name=name, role="lead", key=OTHER.public),))
