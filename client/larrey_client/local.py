@@ -41,9 +41,16 @@ class Door:
         self,
         state: Path,
         handlers: Mapping[str, Handler],
-        record: Callable[[str, str, str], None] = lambda *_: None,
+        record: Callable[[str, str, str, str], None] = lambda *_: None,
     ) -> None:
-        """Open the door; ``record`` is told who used which command with which outcome."""
+        """Open the door.
+
+        Args:
+            state: folder of the socket.
+            handlers: by command.
+            record: is told who used which command with which outcome, and the signed document that
+                was taken, empty where there was none.
+        """
         self._record = record
         self._path = state / SOCKET
         self._handlers = handlers
@@ -91,7 +98,9 @@ class Door:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return _error("request-malformed", "the local request was not understood", "")
         answer = self._handled(handler, request, actor)
-        self._record(actor, command, answer.get("error", {"code": "ok"})["code"])
+        code = answer.get("error", {"code": "ok"})["code"]
+        signed = str(request.get("signed", "")) if code == "ok" else ""
+        self._record(actor, command, code, signed)
         return answer
 
     def _handled(

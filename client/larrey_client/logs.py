@@ -35,9 +35,9 @@ class Logs:
     egress: EgressLog
     access: AccessLog
 
-    def used(self, actor: str, verb: str, code: str) -> None:
-        """Write down that somebody used a command."""
-        self.access.add(Access(time.time(), actor, verb, code))
+    def used(self, actor: str, verb: str, code: str, person: str = "") -> None:
+        """Write down that somebody used a command; ``person`` is who signed what they brought."""
+        self.access.add(Access(time.time(), actor, verb, code, person))
 
 
 @contextmanager

@@ -15,12 +15,18 @@ from larrey_client.local import Handler
 from larrey_client.node import Node
 from larrey_client.signing import countersign, sign_policy
 from larrey_client.store import open_readonly
-from larrey_protocol.errors import TransportError
+from larrey_protocol.errors import LarreyError, TransportError
+from larrey_protocol.people import find_person
 from larrey_protocol.signed import Signed
 
-__all__ = ["people_handlers"]
+__all__ = ["people_handlers", "who_signed"]
 
 logger = logging.getLogger(__name__)
+
+# Every one of these verifies what it takes before it does anything.
+_SIGNED = frozenset(
+    {"study decide", "policy sign", "permit countersign", "data add", "resume", "leave"}
+)
 
 Json = dict[str, Any]  # Any: JSON values are recursive
 
@@ -64,6 +70,18 @@ def people_handlers(
         ),
         "permit countersign": officer,
     }
+
+
+def who_signed(node: Node, command: str, signed: str) -> str:
+    """Return the name of the person of this site whose signature a command took, else nothing."""
+    if command not in _SIGNED:
+        return ""
+    try:
+        people = node.cases.dossier.entitled(node.settings.people)
+        person = find_person(people, Signed.from_bytes(signed.encode()).signer)
+    except LarreyError:  # a kept document was altered meanwhile; the account is on the log
+        return ""
+    return person.name if person else ""
 
 
 def _signed(request: Mapping[str, Any]) -> Signed:  # Any: JSON

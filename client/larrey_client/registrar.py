@@ -33,7 +33,7 @@ def registrar_handlers(node: Node) -> Mapping[str, Handler]:
     """Return what the local door can be asked about families."""
     return {
         "data scan": lambda request, _: _offered(node, str(request["dataset"])),
-        "data add": lambda request, _: _add(node, str(request["document"])),
+        "data add": lambda request, _: _add(node, str(request["signed"])),
     }
 
 

@@ -30,7 +30,7 @@ from larrey_client.local import Door, Handler
 from larrey_client.logs import open_logs, purge_study
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
-from larrey_client.people_door import people_handlers
+from larrey_client.people_door import people_handlers, who_signed
 from larrey_client.registrar import registrar_handlers
 from larrey_client.settings import SiteSettings
 from larrey_client.sources_settings import FileSource, ImageSource, SqlSource
@@ -130,7 +130,11 @@ def open_node(
             stack.callback(web.server_close)
             stack.callback(web.shutdown)
         commands = {**handlers(node, agent), **proofs.handlers(node)}
-        door = Door(settings.site.state, commands, logs.used)
+
+        def used(actor: str, verb: str, code: str, signed: str) -> None:
+            logs.used(actor, verb, code, who_signed(node, verb, signed))
+
+        door = Door(settings.site.state, commands, used)
         stack.callback(door.close)
         agent.start()
         stack.callback(agent.stop)

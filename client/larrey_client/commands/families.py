@@ -37,7 +37,7 @@ def _add(settings: SiteSettings, options: argparse.Namespace) -> Json:
     count = offered.pop("count")
     document = Registration(**offered, person=officer.person.name, at=time.time())
     signed = sign(document, officer.key).to_bytes().decode()
-    return ask(settings, "data add", document=signed) | {"patients": count}
+    return ask(settings, "data add", signed=signed) | {"patients": count}
 
 
 def _tell(value: Json) -> str:

@@ -165,7 +165,7 @@ class SiteDesk:
         offered.pop("count")
         word = Registration(**offered, person="dpo", at=time.time())
         signed = sign(word, SigningKey.load(self.workspace.site_key(self.site, "dpo")))
-        ask(self.settings.site.state, "data add", document=signed.to_bytes().decode())
+        ask(self.settings.site.state, "data add", signed=signed.to_bytes().decode())
 
     def _decide(self, study: str, person: str) -> None:
         terms = ask(self.settings.site.state, "study terms", study=study, dataset=None)
