@@ -22,9 +22,10 @@ from typing import Any
 from larrey_client.records import SiteRecords
 from larrey_client.store import SiteStore
 from larrey_protocol.audit import AuditRecord, verify_chain
-from larrey_protocol.decisions import Anchor
+from larrey_protocol.decisions import Anchor, Order
 from larrey_protocol.errors import IntegrityError
-from larrey_protocol.keys import SigningKey
+from larrey_protocol.keys import SigningKey, fingerprint
+from larrey_protocol.roster import Roster
 from larrey_protocol.signed import Receipt, Signed, open_signed, sign
 
 __all__ = ["SEAL", "Asked", "Seal", "export", "query", "require_heads", "verify_trail"]
@@ -122,7 +123,10 @@ def require_heads(trail: Sequence[AuditRecord], heads: Iterable[str]) -> None:
 
 
 def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
-    """Return who did what on which dataset, when, under which permit; oldest first."""
+    """Return who did what on which dataset, when, under which permit; oldest first.
+
+    Who acted with a key is called as the roster or this site's policy does, else by fingerprint.
+    """
     records = SiteRecords(connection)
     names = {known.study.digest: known.study.name for known in records.known()}
     receipts = {receipt.update: receipt for receipt in map(_receipt, _receipts(connection))}
@@ -133,13 +137,17 @@ def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
         datasets[study] = decision.dataset if decision else ""
         permits[study] = decision.permit if decision else ""
     rows = []
+    people, verbs = _people(records), _verbs(records)
     for record in records.audit():
         receipt = receipts.get(record.subject)
+        key = record.actor if record.actor.startswith("ed25519:") else ""
         row = {
             "seq": record.seq,
             "at": record.at,
-            "actor": record.actor,
+            "actor": people.get(key) or fingerprint(key) if key else record.actor,
+            "key": key,
             "action": record.action,
+            "verb": verbs.get(record.subject, ""),
             "study": record.study,
             "name": names.get(record.study, ""),
             "round": record.round,
@@ -167,6 +175,20 @@ def export(connection: sqlite3.Connection, folder: Path, site: str, key: str) ->
     }
 
 
+def _people(records: SiteRecords) -> dict[str, str]:
+    """Return names by key, as the newest roster or signed policy has them."""
+    rosters = [open_signed(one, Roster, one.signer) for one in records.documents("roster")]
+    listed = [roster.people for roster in rosters]
+    listed += [version.charter.people for version in records.charters()]
+    return {person.key: person.name for people in listed for person in people}
+
+
+def _verbs(records: SiteRecords) -> dict[str, str]:
+    """Return what the consortium's orders said to do, by digest."""
+    orders = records.documents("order")
+    return {signed.digest: open_signed(signed, Order, signed.signer).verb for signed in orders}
+
+
 def _is_asked(row: Json, asked: Asked) -> bool:
     digits = asked.study.removeprefix("sha256:")
     is_study = not asked.study or row["name"] == asked.study
@@ -176,7 +198,7 @@ def _is_asked(row: Json, asked: Asked) -> bool:
         and asked.dataset in ("", row["dataset"])
         and asked.since <= row["at"] < asked.until
         and asked.action in ("", row["action"])
-        and asked.actor in ("", row["actor"])
+        and asked.actor in ("", row["actor"], row["key"])
     )
 
 

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from larrey_client.commands.build import Build, Json, read
+from larrey_client.commands.build import Build, Json, read, table
 from larrey_client.settings import SiteSettings
 
 __all__ = ["add"]
@@ -116,38 +116,56 @@ def _payload(state: Path, digest: str, out: Path | None) -> Json:
 
 
 def _tell_query(value: Json) -> str:
-    lines = [
-        f"{row['seq']:>5}  {_time(row['at'])}  {row['actor']:<14} {row['action']:<17}"
-        f" {row['name'] or row['study'][7:19]:<16} {row['round'] or '':>3} {row['dataset']:<12}"
-        f" {row['permit'][7:19]} {row['code']}".rstrip()
+    rows = [
+        (
+            row["seq"],
+            _time(row["at"]),
+            row["actor"],
+            f"{row['action']} {row['verb']}".rstrip(),
+            row["name"] or row["study"][7:19],
+            row["round"] or "",
+            row["dataset"],
+            row["permit"][7:19],
+            row["code"],
+        )
         for row in value
     ]
-    return "\n".join(lines) or "nothing of the kind is on record"
+    head = "NO TIME(UTC) WHO ACTION STUDY ROUND DATASET PERMIT CODE"
+    return table(head, rows) if rows else "nothing of the kind is on record"
 
 
 def _tell_access(value: Json) -> str:
-    lines = [
-        f"{_time(row['at'])}  {row['person'] or row['actor']:<16} {row['verb']:<18} {row['code']}"
-        for row in value
+    rows = [
+        (_time(row["at"]), row["person"] or row["actor"], row["verb"], row["code"]) for row in value
     ]
-    return "\n".join(lines) or "nobody used a command in that time"
+    head = "TIME(UTC) WHO COMMAND OUTCOME"
+    return table(head, rows) if rows else "nobody used a command in that time"
 
 
 def _tell_egress(value: Json) -> str:
     if "file" in value:
         return f"{value['file']}: {value['bytes']} bytes, {value['digest']}"
-    lines = [
-        f"{row['seq']:>5}  {_time(row['at'])}  {row['method']:<15} {row['bytes']:>10} bytes "
-        f" {row['digest'][7:19]} {row['study'][7:19] or '-':<12} {row['round'] or '':>3}"
-        f" {row['phase']:<9}{'' if row['is_kept'] else ' (digest only)'} {row['code']}".rstrip()
+    rows: list[tuple[Json, ...]] = [
+        (
+            row["seq"],
+            _time(row["at"]),
+            row["method"],
+            row["bytes"],
+            row["digest"][7:19],
+            row["study"][7:19],
+            row["round"] or "",
+            row["phase"],
+            f"{'' if row['is_kept'] else 'digest only '}{row['code']}",
+        )
         for row in value["messages"]
     ]
-    lines += [
-        f"       {_time(row['hour'])}  {row['method']:<15} {row['bytes']:>10} bytes"
-        f"  {row['digest'][7:19]} {row['count']} times within the hour"
+    rows += [
+        ("", _time(row["hour"]), row["method"], row["bytes"], row["digest"][7:19], "", "", "",
+         f"{row['count']} times within the hour")
         for row in value["polls"]
-    ]
-    return "\n".join([*lines, f"{value['total_bytes']} bytes left in all"])
+    ]  # fmt: skip
+    told = table("NO TIME(UTC) METHOD BYTES DIGEST STUDY ROUND PHASE NOTE", rows)
+    return f"{told}\n{value['total_bytes']} bytes left in all"
 
 
 def _day(text: str) -> float:

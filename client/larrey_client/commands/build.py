@@ -19,7 +19,7 @@ from larrey_protocol.errors import TransportError
 if TYPE_CHECKING:
     from larrey_client.store import SiteStore
 
-__all__ = ["Act", "Build", "Json", "ask", "pairs", "read", "write"]
+__all__ = ["Act", "Build", "Json", "ask", "pairs", "read", "table", "write"]
 
 Json = Any  # Any: JSON values are recursive
 Act = Callable[[SiteSettings, argparse.Namespace], Json]
@@ -140,6 +140,24 @@ def pairs(value: Json) -> str:
     """Return a JSON object as lines of name and value."""
     shown = {key: _shown(key, entry) for key, entry in value.items()}
     return "\n".join(f"{key.replace('_', ' '):16} {entry}" for key, entry in shown.items())
+
+
+def table(head: str, rows: Sequence[Sequence[Json]]) -> str:
+    """Return rows under a line of column names, each column as wide as its widest cell.
+
+    Args:
+        head: the names, separated by spaces.
+        rows: a cell a column; numbers stand to the right.
+    """
+    names = head.split()
+    cells = [names, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    signs = [">" if rows and isinstance(cell, int) else "<" for cell in (rows or [names])[0]]
+    lines = [
+        "  ".join(f"{c:{sign}{width}}" for c, sign, width in zip(line, signs, widths, strict=True))
+        for line in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _shown(key: str, entry: Json) -> Json:
