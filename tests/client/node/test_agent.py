@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -368,4 +367,4 @@ def test_stopping_while_it_trains_takes_less_than_two_seconds(
     began = time.monotonic()
     agent.stop()
     assert time.monotonic() - began < 2.0
-    assert not [t for t in threading.enumerate() if t.name in {"ask", "work"} and t.is_alive()]
+    assert not [thread for thread in agent._threads if thread.is_alive()]
