@@ -1,4 +1,4 @@
-"""The running node: one thread asks for work, one does it; nothing a request holds can stop it.
+"""One membership of the running node: a thread asks for work, one does it; no request stops it.
 
 The asking thread also is this site's sign of life and takes in proposals, so that both go on while
 a long training runs. Lost connections are tried again with growing pauses, for ever.
@@ -36,7 +36,7 @@ _JOIN_S = 1.5
 
 
 class Agent:
-    """The threads of one node; `start` once, `stop` once."""
+    """The threads of one membership; `start` once, `stop` once."""
 
     def __init__(self, node: Node, closers: Sequence[Closer] = ()) -> None:
         """Take the parts of the node, and who else deletes what a closed study leaves."""
@@ -47,7 +47,7 @@ class Agent:
         self._vigil = Vigil(node)
         self._worker = Worker(node)
         self._renewal = Renewal(
-            node.settings,
+            node.membership,
             node.key,
             node.exchange,
             now=node.now,
@@ -172,24 +172,24 @@ class Agent:
 
     def _renewed(self, expires_at: float) -> None:
         node = self.node
-        node.metrics.certificate_expiry.set(expires_at)
+        node.metrics.expires(node.membership.name, expires_at)
         with node.store.transaction():
             node.store.audit("certificate-renewed", node.site)
 
     def _heard(self) -> None:
         node = self.node
         if self._trouble or self._heard_at == float("-inf"):
-            logger.info("connected coordinator=%s", node.settings.coordinator.address)
+            logger.info("connected coordinator=%s", node.membership.coordinator.address)
         self._trouble, self._heard_at = "", node.monotonic()
-        node.metrics.connected.set(1)
+        node.metrics.connection(node.membership.name, is_up=True)
         node.metrics.last_contact.set(node.now())
 
     def _lost(self, error: TransportError) -> None:
         if self.node.stopping.is_set():
             return
-        self.node.metrics.connected.set(0)
+        self.node.metrics.connection(self.node.membership.name, is_up=False)
         self.node.metrics.connection_errors.labels(error.code).inc()
         if error.code != self._trouble:
-            logger.warning("coordinator=%s %s", self.node.settings.coordinator.address, error)
+            logger.warning("coordinator=%s %s", self.node.membership.coordinator.address, error)
         self._trouble = error.code
         self._vigil.disconnected()

@@ -148,7 +148,7 @@ class Approving:
             case, facts=facts, dataset=dataset.name, unit=dataset.unit, is_registered=is_placed
         )
         if before is None:
-            parent = case.study.file.study.parent
+            parent = self._parent(case.study)
             free = rounds_free(store, dataset, case.study, parent)
             case = replace(case, rounds_free=free)
         _enforce(decide_approval(case, ground))
@@ -234,7 +234,7 @@ class Approving:
     def _hold(self, study: Study, dataset: Dataset) -> None:
         """Hold the study's budget; a version that it amends gives its own back."""
         store, at = self._node.store, _stamp(self._node.now())
-        parent = study.file.study.parent
+        parent = self._parent(study)
         before = store.records.decision(parent) if parent else None
         if before is not None and before.decision == "approved":
             release(store, before.dataset, parent, at)
@@ -249,6 +249,12 @@ class Approving:
                 " studies does not approve them",
                 "Have another person of this hospital sign.",
             )
+
+    def _parent(self, study: Study) -> str:
+        """Return the version that a study amends; what another consortium proposed is none."""
+        parent = study.file.study.parent
+        with self._node.store.reading() as records:
+            return parent if records.has_proposal(parent) else ""
 
     def _missing_after(self, word: _Word) -> tuple[str, ...]:
         dossier = self._node.cases.dossier
@@ -279,7 +285,9 @@ class Approving:
     def _require_running(self, study: str) -> None:
         """Refuse if the study ended or was closed: nothing would give back what it holds."""
         with self._node.store.reading() as records:
-            has_ended = records.has_ended(study)
+            has_ended, has_left = records.has_ended(study), bool(records.documents("departure"))
+        if has_left:
+            raise Refusal("site-left", "this site left the study's coordinator")
         if has_ended:
             raise Refusal("study-ended", "this study ended; nothing would run")
 

@@ -55,11 +55,13 @@ class Cases:
         store: SiteStore,
         now: Callable[[], float],
         anchors_code: Callable[[], str] = lambda: "",
+        pinned: str = "",
     ) -> None:
+        """Take what a node stands on; ``pinned`` is another consortium's key than the first."""
         self._settings, self._store, self._now = settings, store, now
         self._anchors_code = anchors_code
         self._charter = charter_of(settings)
-        self._dossiers = Dossiers(store, settings.consortium.key)
+        self._dossiers = Dossiers(store, pinned or settings.consortium.key)
         self._kept: _Kept | None = None
 
     @property

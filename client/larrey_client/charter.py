@@ -50,6 +50,13 @@ class CharterDataset(Record):
     unit: str | None = None
 
 
+class CharterMembership(Record):
+    """Which other consortium may propose here; its addresses are not signed."""
+
+    name: SiteName
+    consortium: PublicKey
+
+
 class Charter(Record):
     """What this hospital's people sign about their own node."""
 
@@ -59,11 +66,20 @@ class Charter(Record):
     people: tuple[Person, ...]
     datasets: tuple[CharterDataset, ...]
     witness: Witness = Witness()
+    memberships: tuple[CharterMembership, ...] = ()
+
+    @property
+    def text(self) -> dict[str, Any]:  # Any: JSON values are recursive
+        """Return what is signed and kept: every value, defaults too, but no empty memberships.
+
+        So a charter from before there were several reads the same as ever.
+        """
+        return self.model_dump(mode="json", exclude=None if self.memberships else {"memberships"})
 
     @property
     def digest(self) -> str:
-        """Return the digest that a `PolicySignature` binds; every value counts, defaults too."""
-        return digest_of(self.model_dump(mode="json"))
+        """Return the digest that a `PolicySignature` binds."""
+        return digest_of(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,10 @@ def charter_of(settings: SiteSettings) -> Charter:
             for d in settings.datasets
         ),
         witness=settings.witness,
+        memberships=tuple(
+            CharterMembership(name=one.name, consortium=one.consortium.key)
+            for one in settings.memberships
+        ),
     )
 
 
@@ -207,8 +227,8 @@ def parse_version(number: int, digest: str, text: bytes) -> Version:
 
 def changes(before: Charter | None, after: Charter) -> list[tuple[str, Any, Any]]:
     """Return (place, old, new) of every value that differs; None where there is none."""
-    old = dict(_leaves("", before.model_dump(mode="json"))) if before else {}
-    new = dict(_leaves("", after.model_dump(mode="json")))
+    old = dict(_leaves("", before.text)) if before else {}
+    new = dict(_leaves("", after.text))
     places = [*new, *(place for place in old if place not in new)]
     return [(p, old.get(p), new.get(p)) for p in places if old.get(p) != new.get(p)]
 

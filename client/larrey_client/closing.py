@@ -247,7 +247,7 @@ def snapshot_closer(node: Node) -> Closer:
     def close(study: str) -> Iterator[Deleted]:
         with node.store.reading() as records:
             decision = records.decision(study)
-            others = [known.decision for known in records.known()
+            others = [known.decision for known in records.everywhere.known()
                       if known.study.digest != study and not known.has_ended]  # fmt: skip
         if decision is None or any(_needs(other, decision.dataset) for other in others):
             return

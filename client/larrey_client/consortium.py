@@ -117,7 +117,7 @@ class Intake:
                 raise IntegrityError("malformed-document", "a document is larger than any can be")
             signed = Signed.from_bytes(data)
             with self._store.reading() as records:
-                if records.has_document(signed.digest):
+                if records.has_document(signed):
                     return False
             keep(signed)
         except LarreyError as error:
@@ -167,4 +167,6 @@ class Intake:
         self._rejected.add(digest)
         logger.error("a document of the consortium was rejected: %s", error)
         with self._store.transaction():
-            self._store.audit("document-rejected", "coordinator", subject=digest, code=error.code)
+            self._store.audit(
+                "document-rejected", self._store.coordinator, subject=digest, code=error.code
+            )

@@ -36,7 +36,7 @@ from larrey_protocol.tomlfile import read_text
 from larrey_protocol.v1 import larrey_pb2 as wire
 
 if TYPE_CHECKING:
-    from larrey_client.settings import Identity, SiteSettings
+    from larrey_client.settings import Identity, Member
 
 __all__ = ["Renewal", "admission_of", "days_left", "install", "next_of", "read_tls", "settle"]
 
@@ -51,7 +51,7 @@ class Renewal:
 
     def __init__(
         self,
-        settings: SiteSettings,
+        member: Member,
         key: SigningKey,
         exchange: Exchange,
         *,
@@ -60,7 +60,7 @@ class Renewal:
         renewed: Callable[[float], None],
     ) -> None:
         """Take what a renewal needs; ``renewed`` is told when the new certificate ends."""
-        self._settings = settings
+        self._member = member
         self._key = key
         self._exchange = exchange
         self._now = now
@@ -84,7 +84,7 @@ class Renewal:
             return False
 
     def _renew(self) -> bool:
-        identity, site, now = self._settings.identity, self._settings.site.name, self._now()
+        identity, site, now = self._member.identity, self._member.site, self._now()
         moment = dt.datetime.fromtimestamp(now, dt.UTC)
         if not is_due(identity.certificate.read_bytes(), moment):
             return False
@@ -100,8 +100,8 @@ class Renewal:
         reply = self._exchange.renew(sign(asked, self._key).to_bytes())
         admission = admission_of(reply, site)
         check_admission(admission, site, request)
-        install(admission, identity, self._settings.coordinator.authority)
-        self._exchange.reopen(read_tls(self._settings))
+        install(admission, identity, self._member.coordinator.authority)
+        self._exchange.reopen(read_tls(self._member))
         expires_at = expiry_of(admission.certificate.encode())
         logger.info("the certificate was renewed days=%d", (expires_at - now) / _DAY_S)
         self._renewed(expires_at)
@@ -165,14 +165,14 @@ def days_left(identity: Identity, now: float) -> int:
     return int((expiry_of(identity.certificate.read_bytes()) - now) // _DAY_S)
 
 
-def read_tls(settings: SiteSettings) -> Tls:
+def read_tls(member: Member) -> Tls:
     """Return the PEM files' bytes.
 
     Raises:
         FileError: ``missing-file``, ``key-exposed`` or ``invalid-certificate``.
     """
-    identity = settings.identity
-    files: list[Path] = [settings.coordinator.authority, identity.certificate]
+    identity = member.identity
+    files: list[Path] = [member.coordinator.authority, identity.certificate]
     authority, certificate = (read_text(path).encode() for path in files)
     for path, pem in zip(files, (authority, certificate), strict=True):
         try:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from larrey_client.data.secret import site_secret
-from larrey_client.dossier import read_dossier
 from larrey_client.extract.snapshots import rows_of
 from larrey_client.extract.taking import ready_rows
 from larrey_client.loading import reading_of
+from larrey_client.memberships import dossier_for
 from larrey_client.records import SiteRecords
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_client.sources_settings import place_of
@@ -116,7 +116,7 @@ def _wish(settings: SiteSettings, reference: str) -> _Wish:
         records = SiteRecords(connection)
         known = records.find(reference)
         dataset = known.decision.dataset if known.decision else ""
-        study, dossier = known.study, read_dossier(records, settings.consortium.key)
+        study, dossier = known.study, dossier_for(records, settings, known.scope)
         permit = dossier.permit(study.file.study.permit)[1]
         return _Wish(study.name, study.contract, permit, dataset)
 

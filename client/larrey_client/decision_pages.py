@@ -16,10 +16,11 @@ from larrey_client.approvals import NO_CONSENT, signatures_on
 from larrey_client.cases import consent_in, day_of, parent_in, warrant_in
 from larrey_client.charter import changes, charter_of, next_version
 from larrey_client.dossier import Dossier, read_dossier
+from larrey_client.memberships import dossier_for, dossiers
 from larrey_client.records import Known, SiteRecords
 from larrey_client.settings import SiteSettings
 from larrey_protocol.amendments import differences, needs_signature
-from larrey_protocol.errors import IntegrityError, UsageError
+from larrey_protocol.errors import UsageError
 from larrey_protocol.keys import fingerprint
 from larrey_protocol.people import Person, find_person
 from larrey_protocol.permit import Permit, permit_state
@@ -45,29 +46,49 @@ def policy_view(connection: sqlite3.Connection, settings: SiteSettings) -> Json:
         "changes": [list(change) for change in changes(dossier.charter, charter)],
         "people": [_person(person) for person in charter.people],
         "consortium": [fingerprint(key) for key in dossier.keys],
+        "memberships": [
+            {"name": one.name, "consortium": fingerprint(one.consortium.key)}
+            for one in settings.members
+        ],
         "altered": dossier.altered,
     }
 
 
 def permits_view(connection: sqlite3.Connection, settings: SiteSettings) -> list[Json]:
     """Return one line a permit."""
-    dossier = read_dossier(SiteRecords(connection), settings.consortium.key)
-    return [_permit_line(dossier, reference) for reference in sorted(dossier.permits)]
+    return [
+        _permit_line(dossier, reference) | {"membership": name}
+        for name, dossier in dossiers(SiteRecords(connection), settings)
+        for reference in sorted(dossier.permits)
+    ]
 
 
-def permit_view(connection: sqlite3.Connection, settings: SiteSettings, reference: str) -> Json:
+def permit_view(
+    connection: sqlite3.Connection, settings: SiteSettings, reference: str, membership: str = ""
+) -> Json:
     """Return all versions of a permit and everything that the newest one says.
 
+    Where several consortia sent a permit of that number, ``membership`` says whose is meant.
+
     Raises:
-        UsageError: ``permit-unknown``; IntegrityError: ``document-altered``.
+        UsageError: ``permit-unknown`` or ``membership-required``.
+        IntegrityError: ``document-altered``.
     """
-    dossier = read_dossier(SiteRecords(connection), settings.consortium.key)
-    if dossier.altered:
-        raise IntegrityError("document-altered", dossier.altered, "Open an incident.")
-    if reference not in dossier.permits:
+    found = list(dossiers(SiteRecords(connection), settings))
+    found[0][1].require_whole()
+    having = [
+        (name, one) for name, one in found if reference in one.permits and membership in {"", name}
+    ]
+    if not having:
         raise UsageError(
             "permit-unknown", f"no permit {reference} came here", "See: larrey-site permit list"
         )
+    if len(having) > 1:
+        names = ", ".join(name for name, _ in having)
+        raise UsageError(
+            "membership-required", f"{names} sent permits {reference}", "Add: --membership NAME"
+        )
+    of, dossier = having[0]
     chain = dossier.permits[reference]
     versions = [
         {
@@ -81,13 +102,14 @@ def permit_view(connection: sqlite3.Connection, settings: SiteSettings, referenc
         for digest, permit in chain
     ]
     shown = chain[-1][1].model_dump(mode="json")
-    return _permit_line(dossier, reference) | {"permit": shown, "versions": versions}
+    line = _permit_line(dossier, reference) | {"membership": of}
+    return line | {"permit": shown, "versions": versions}
 
 
 def signing_view(connection: sqlite3.Connection, settings: SiteSettings, known: Known) -> Json:
     """Return a study's permit, roster, signatures and what it changes of the version before it."""
     records = SiteRecords(connection)
-    dossier, study = read_dossier(records, settings.consortium.key), known.study
+    dossier, study = dossier_for(records, settings, known.scope), known.study
     today = _today(records)
     warrant = warrant_in(dossier, study, known.signer, today)
     proposer = find_person(warrant.roster.people, known.signer)
@@ -100,6 +122,7 @@ def signing_view(connection: sqlite3.Connection, settings: SiteSettings, known: 
         "signatures": _signatures(records, dossier, known, warrant.permit_digest, warrant.seats),
         "amends": _amends(records, dossier, study),
         "altered": dossier.altered,
+        "membership": settings.member_name(known.scope),
     }
 
 

@@ -21,6 +21,7 @@ from larrey_client.exchange import code_of
 from larrey_client.gate import decide_study
 from larrey_client.gate_facts import Refuse, StudyCase
 from larrey_client.holding import release
+from larrey_client.memberships import require_free
 from larrey_client.node import Node
 from larrey_client.order_intake import OrderIntake
 from larrey_protocol.canonical import digest_bytes
@@ -42,7 +43,7 @@ class Desk:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._sending = threading.Lock()
-        self._intake = Intake(node.store, node.settings.consortium.key)
+        self._intake = Intake(node.store, node.membership.consortium.key)
         self._orders = OrderIntake(node.store, node.site)
         self._rejected: set[str] = set()  # digests of documents that did not verify
         self._has_seen = False
@@ -115,12 +116,13 @@ class Desk:
             study = open_under(
                 signed, Proposal, "propose", consortium=dossier.keys[-1], roster=dossier.roster
             ).study
+            with node.store.reading() as records:
+                if records.has_proposal(study.digest):
+                    return
+                require_free(records, study.digest)
         except LarreyError as error:
             self._reject(data, error)
             return
-        with node.store.reading() as records:
-            if records.has_proposal(study.digest):
-                return
         with node.store.transaction():
             node.store.add_proposal(study.digest, signed)
             node.store.audit(
@@ -161,7 +163,7 @@ class Desk:
         logger.error("a proposal was rejected: %s", error)
         with self._node.store.transaction():
             self._node.store.audit(
-                "proposal-rejected", "coordinator", subject=digest, code=error.code
+                "proposal-rejected", self._node.store.coordinator, subject=digest, code=error.code
             )
 
     def _end(self, study: str) -> None:
@@ -173,7 +175,7 @@ class Desk:
                 return
         with store.transaction():
             store.add_ending(study)
-            store.audit("study-ended", "coordinator", study=study)
+            store.audit("study-ended", store.coordinator, study=study)
             if decision is not None and decision.decision == "approved":
                 release(store, decision.dataset, study, at)
 

@@ -183,8 +183,12 @@ class Dossiers:
 
 
 def _read(records: SiteRecords, pinned: str) -> Dossier:
-    kept = {kind: tuple(records.documents(kind)) for kind in _KEPT}
-    _require_all(records, kept)
+    found = {kind: records.documents_of_all(kind) for kind in _KEPT}
+    _require_all(records, (signed for documents in found.values() for signed, _ in documents))
+    kept = {
+        kind: tuple(signed for signed, is_ours in documents if is_ours)
+        for kind, documents in found.items()
+    }
     for signed in kept["registration"]:
         open_signed(signed, Registration, signed.signer)
     versions, signatures = tuple(records.charters()), kept["policysignature"]
@@ -230,9 +234,9 @@ def _unordered(kind: str) -> IntegrityError:
     )
 
 
-def _require_all(records: SiteRecords, kept: Mapping[str, Iterable[Signed]]) -> None:
-    found = {signed.digest for documents in kept.values() for signed in documents}
-    gone = records.audited(*_KEPT.values()) - found
+def _require_all(records: SiteRecords, kept: Iterable[Signed]) -> None:
+    """Return if every document that the trail names is kept, of whichever membership it is."""
+    gone = records.audited(*_KEPT.values()) - {signed.digest for signed in kept}
     if gone:
         raise IntegrityError(
             "document-altered", f"{len(gone)} of the documents that were kept are gone or changed"

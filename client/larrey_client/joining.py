@@ -14,8 +14,14 @@ from pathlib import Path
 
 from larrey_client.credentials import admission_of, install, next_of
 from larrey_client.exchange import Exchange, Tls
-from larrey_client.settings import Identity, load_settings
-from larrey_client.site_files import Service, site_toml, unit, write_site_toml
+from larrey_client.settings import FIRST, Identity, Member, load_settings
+from larrey_client.site_files import (
+    Service,
+    add_membership,
+    site_toml,
+    unit,
+    write_site_toml,
+)
 from larrey_protocol.certificates import make_request, replace_file
 from larrey_protocol.enrolment import (
     Admission,
@@ -45,9 +51,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The node's folder; a node that joined before keeps the paths of its ``site.toml``."""
+    """The node's folder; a node that joined before keeps the paths of its ``site.toml``.
+
+    ``membership`` names one more coordinator of a node that is a member already; empty for the
+    first one.
+    """
 
     folder: Path
+    membership: str = ""
 
     @property
     def settings(self) -> Path:
@@ -62,7 +73,22 @@ class Home:
     @property
     def begun(self) -> Path:
         """Return where a join that waits for its answer is remembered; holds no secret."""
-        return self.folder / "identity" / "join.json"
+        return self._place / "join.json"
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / "identity" / self.membership
+
+    def member(self) -> Member | None:
+        """Return the membership as ``site.toml`` has it, None where it is not in there yet.
+
+        Raises:
+            FileError: there is a ``site.toml`` and it is not valid.
+        """
+        if not self.settings.exists():
+            return None
+        members = load_settings(self.settings).members
+        return next((one for one in members if one.name == (self.membership or FIRST)), None)
 
     def identity(self) -> Identity:
         """Return where certificate and keys lie.
@@ -70,20 +96,22 @@ class Home:
         Raises:
             FileError: there is a ``site.toml`` and it is not valid.
         """
-        if self.settings.exists():
-            return load_settings(self.settings).identity
-        place = self.folder / "identity"
+        member = self.member()
+        if member is not None:
+            return member.identity
+        signing_key = self._place / "signing.ed25519"
+        if self.settings.exists():  # the site has one, whatever the number of its memberships
+            signing_key = load_settings(self.settings).identity.signing_key
         return Identity(
-            certificate=place / "site.crt",
-            key=place / "site.key",
-            signing_key=place / "signing.ed25519",
+            certificate=self._place / "site.crt",
+            key=self._place / "site.key",
+            signing_key=signing_key,
         )
 
     def authority(self) -> Path:
         """Return where the authority's certificate lies."""
-        if self.settings.exists():
-            return load_settings(self.settings).coordinator.authority
-        return self.folder / "identity" / "ca.crt"
+        member = self.member()
+        return member.coordinator.authority if member is not None else self._place / "ca.crt"
 
 
 def read_invitation(path: Path, now: float) -> Invitation:
@@ -198,6 +226,9 @@ def finish(
         where = home.settings.absolute()
         text = site_toml(where, invitation.site, invitation.address, consortium, data)
         write_site_toml(home.settings, text)
+    elif home.member() is None:
+        consortium = invitation.consortium, fingerprint(invitation.consortium)
+        add_membership(home.settings, home.membership, invitation.address, consortium)
     install(admission, identity, home.authority())
     if not home.unit.exists():
         replace_file(home.unit, unit(service).encode(), mode=0o644)
@@ -223,14 +254,23 @@ def _waiting(home: Home) -> Path:
 
 def _require_same(home: Home, invitation: Invitation) -> None:
     if not home.settings.exists():
+        if home.membership:
+            raise UsageError(
+                "no-first-membership",
+                f"{home.folder} has no site.toml to add a membership to",
+                "Join without --membership, or name the node's folder: --dir DIR",
+            )
         return
-    settings = load_settings(home.settings)
-    here = settings.site.name, settings.consortium.key
-    if here != (invitation.site, invitation.consortium):
+    settings, member = load_settings(home.settings), home.member()
+    taken = [one for one in settings.members if one.consortium.key == invitation.consortium]
+    expected = [member] if member is not None else []
+    if settings.site.name != invitation.site or taken != expected:
+        here = member or (taken[0] if taken else None)
+        of = f"membership {here.name} under {fingerprint(here.consortium.key)}" if here else ""
         raise Refusal(
             "other-membership",
-            f"{home.settings} is of {here[0]} under {fingerprint(here[1])}",
-            "Choose another folder: --dir DIR",
+            f"{home.settings} is of {settings.site.name} {of}".rstrip(),
+            "Another consortium of this site: --membership NAME. Another site: --dir DIR.",
         )
 
 

@@ -30,8 +30,12 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]  # Any: JSON values are recursive
 
 
-def leave(node: Node, closing: Closing, signed: Signed, people: Iterable[Person]) -> Json:
-    """Revoke every approval, close every study and sign the departure; say what was done.
+def leave(
+    node: Node, closing: Closing, signed: Signed, people: Iterable[Person], *, is_last: bool = True
+) -> Json:
+    """End the node's membership: revoke, close every study, sign the departure; say what was done.
+
+    Other memberships go on unless it ``is_last``. The order's subject is the membership's scope.
 
     Raises:
         IntegrityError: of the signature.
@@ -44,18 +48,24 @@ def leave(node: Node, closing: Closing, signed: Signed, people: Iterable[Person]
     with store.transaction():
         require_member(store.records)
         require_no_incident(store.records)
-        named = (order.site, order.verb, order.person) == (node.site, "leave", person.name)
-        if not named or not has_audit_head(store, order.after):
+        named = (order.site, order.verb, order.person, order.subject)
+        is_ours = named == (node.site, "leave", person.name, node.membership.scope)
+        if not is_ours or not has_audit_head(store, order.after):
             raise Refusal("order-differs", "the order signed is not one to leave from here")
         store.add_document(signed)
         store.audit("site-leaves", person.name, subject=signed.digest)
-        store.add_stop("", "halt", person.name)
+        proposed = [known.study.digest for known in store.records.known()]
+        stopped = [""] if is_last else proposed
+        for study in stopped:
+            store.add_stop(study, "halt", person.name)
         studies = _revoke_all(node, person.name)
         store.add_document(sign(Departure(site=node.site, at=node.now()), node.key))
-    node.trainer.interrupt()
+    for study in stopped:
+        node.trainer.interrupt(study)
     closed = [closing.close(study, person.name) for study in studies]
     logger.warning("this site left by=%s studies=%d", person.name, len(closed))
-    return {"site": node.site, "closed": len(closed), "by": person.name}
+    name = node.membership.name
+    return {"site": node.site, "membership": name, "closed": len(closed), "by": person.name}
 
 
 def departure_of(records: SiteRecords) -> Signed | None:
@@ -80,13 +90,13 @@ def require_member(records: SiteRecords) -> None:
         raise _left()
 
 
-def require_task(records: SiteRecords) -> None:
+def require_task(memberships: Iterable[SiteRecords]) -> None:
     """Return if a node has something to do with this state: work, or a leaving to be finished.
 
     Raises:
         Refusal: ``site-left``.
     """
-    if is_gone(records):
+    if all(is_gone(records) for records in memberships):
         raise _left()
 
 

@@ -58,7 +58,19 @@ class SiteMetrics:
         )
         info = self._gauge("build_info", "constant 1", "version")
         info.labels(node_version()).set(1)
+        self._down: set[str] = set()
+        self._expiries: dict[str, float] = {}
         self.enter("idle")
+
+    def connection(self, membership: str, *, is_up: bool) -> None:
+        """Say how a membership's last call ended; the gauge is 1 while none of them failed."""
+        (self._down.discard if is_up else self._down.add)(membership)
+        self.connected.set(not self._down)
+
+    def expires(self, membership: str, at: float) -> None:
+        """Say when a membership's certificate ends; the gauge shows the first to end."""
+        self._expiries[membership] = at
+        self.certificate_expiry.set(min(self._expiries.values()))
 
     def enter(self, state: str) -> None:
         """Say what the node is doing now."""

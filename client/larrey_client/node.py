@@ -14,7 +14,7 @@ from larrey_client.data.reading import PLAIN, Reading
 from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange
 from larrey_client.metrics import SiteMetrics
-from larrey_client.settings import SiteSettings
+from larrey_client.settings import Member, SiteSettings
 from larrey_client.store import SiteStore
 from larrey_client.trainer_link import Loaded, TrainTask
 from larrey_client.watch import Anchors
@@ -60,9 +60,13 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The parts of one running node.
+    """The parts of one running node, as one of its memberships sees them.
+
+    Settings, trainer and its turn, anchors, key, figures, metrics, clocks and the files below the
+    store are the same in all memberships; store, cases and exchange are each one's own.
 
     Attributes:
+        membership: whose coordinator the exchange calls, and whose studies the store shows.
         cases: what the gate is told, collected from what was verified.
         anchors: what witnesses know of ledger and trail; each durable commit is published.
         trainer_turn: held by whoever uses the trainer.
@@ -85,6 +89,7 @@ class Node:
     now: Callable[[], float]
     monotonic: Callable[[], float]
     stopping: threading.Event
+    membership: Member
     scanned: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property

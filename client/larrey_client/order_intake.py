@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from larrey_client.apart import apart
 from larrey_client.dossier import Dossier
+from larrey_client.memberships import require_free
 from larrey_client.orders import kept_orders
 from larrey_client.store import SiteStore
 from larrey_protocol.canonical import digest_bytes, short
@@ -59,7 +60,7 @@ class OrderIntake:
                 raise IntegrityError("malformed-document", "an order is larger than any can be")
             signed = Signed.from_bytes(data)
             with self._store.reading() as records:
-                if records.has_document(signed.digest):
+                if records.has_document(signed):
                     return None
             return self._keep(signed, dossier)
         except LarreyError as error:
@@ -72,6 +73,7 @@ class OrderIntake:
             opened = open_order(signed, consortium=dossier.keys[-1], roster=dossier.roster, after=0)
             records = self._store.records
             if not records.has_proposal(opened.study):
+                require_free(records, opened.study)
                 return None
             kept = kept_orders(records.documents("order")).get(opened.study, ())
             last = kept[-1].order.number if kept else 0
@@ -92,7 +94,9 @@ class OrderIntake:
         self._rejected.add(name)
         logger.error("an order was rejected: %s", error)
         with self._store.transaction():
-            self._store.audit("order-rejected", "coordinator", subject=digest, code=error.code)
+            self._store.audit(
+                "order-rejected", self._store.coordinator, subject=digest, code=error.code
+            )
 
 
 def _require_separate(order: Order, key: str, dossier: Dossier) -> None:

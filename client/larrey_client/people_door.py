@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from larrey_client import decision_pages as pages
-from larrey_client.approving import Approving
 from larrey_client.local import Handler
-from larrey_client.node import Node
 from larrey_client.signing import countersign, sign_policy
 from larrey_client.store import open_readonly
 from larrey_protocol.errors import LarreyError, TransportError
 from larrey_protocol.people import find_person
 from larrey_protocol.signed import Signed
+
+if TYPE_CHECKING:
+    from larrey_client.members import Members
+    from larrey_client.node import Node
 
 __all__ = ["people_handlers", "who_signed"]
 
@@ -31,13 +33,9 @@ _SIGNED = frozenset(
 Json = dict[str, Any]  # Any: JSON values are recursive
 
 
-def people_handlers(
-    node: Node, approving: Approving, send: Callable[[], None]
-) -> Mapping[str, Handler]:
-    """Return the handlers; ``send`` hands decisions to the coordinator.
-
-    Every handler may raise what the function that it calls raises.
-    """
+def people_handlers(members: Members) -> Mapping[str, Handler]:
+    """Return the handlers; each may raise what the function that it calls raises."""
+    node = members.first.node
     settings = node.settings
 
     def reading(view: Callable[..., Any], *arguments: Any) -> Any:  # Any: one of several views
@@ -48,7 +46,9 @@ def people_handlers(
             connection.close()
 
     def decide(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
-        made = approving.decide(_signed(request))
+        signed = _signed(request)
+        agent = members.of_document(signed, "study")
+        made, send = agent.approving.decide(signed), agent.desk.send_decisions
         return made | {"is_sent": made["decision"] != "waiting" and _sent(send, made["study"])}
 
     def sign(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
@@ -58,7 +58,7 @@ def people_handlers(
         return {"reference": countersign(node.store, settings, _signed(request))}
 
     return {
-        "study terms": lambda request, _actor: approving.terms(
+        "study terms": lambda request, _actor: members.of(str(request["study"])).approving.terms(
             str(request["study"]), request.get("dataset")
         ),
         "study decide": decide,
@@ -66,7 +66,7 @@ def people_handlers(
         "policy sign": sign,
         "permit list": lambda _request, _actor: reading(pages.permits_view),
         "permit show": lambda request, _actor: reading(
-            pages.permit_view, str(request["reference"])
+            pages.permit_view, str(request["reference"]), str(request.get("membership") or "")
         ),
         "permit countersign": officer,
     }

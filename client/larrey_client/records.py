@@ -15,12 +15,26 @@ from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
 from larrey_protocol.study import Study
 
-__all__ = ["Answered", "Decision", "SiteRecords", "audit_fields", "verify_audit"]
+__all__ = [
+    "Answered",
+    "Decision",
+    "SiteRecords",
+    "audit_fields",
+    "document_key",
+    "verify_audit",
+]
 
 
 _RULINGS = (
     "SELECT study, decision, dataset, code, actor, epsilon, signed, at, permit, seats, number"
     " FROM rulings"
+)
+
+# Kinds of documents that one membership vouches for or leaves by; all others are the site's own.
+_SCOPED = frozenset({"roster", "keychange", "permit", "order", "departure", "deletionreceipt"})
+_KEY_LENGTH = len("sha256:") + 64  # of a document's digest; "@" and the scope may follow
+_PROPOSALS = (
+    "FROM proposals LEFT JOIN origins USING (study) WHERE (?1 IS NULL OR COALESCE(scope, '') = ?1)"
 )
 
 _STOPS: Mapping[str, StopVerb] = {
@@ -77,6 +91,7 @@ class Known:
     decision: Decision | None
     is_delivered: bool
     has_ended: bool
+    scope: str = ""  # of the membership under which it was proposed
 
     @property
     def state(self) -> str:
@@ -88,14 +103,31 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class SiteRecords:
-    """Questions to the database."""
+    """Questions to the database.
+
+    ``scope`` is of the membership whose studies and documents are seen, "" for the first one; None
+    sees those of all.
+    """
 
     connection: sqlite3.Connection
+    scope: str | None = None
+
+    @property
+    def everywhere(self) -> SiteRecords:
+        """Return the same records without regard to memberships."""
+        return SiteRecords(self.connection)
 
     def known(self) -> list[Known]:
         """Return every proposed study, oldest first."""
-        rows = self.connection.execute("SELECT signed FROM proposals ORDER BY at, study")
-        return [self._known(bytes(signed)) for (signed,) in rows.fetchall()]
+        query = f"SELECT signed, COALESCE(scope, '') {_PROPOSALS} ORDER BY at, study"
+        rows = self.connection.execute(query, (self.scope,)).fetchall()
+        return [self._known(bytes(signed), scope) for signed, scope in rows]
+
+    def scope_of(self, study: str) -> str | None:
+        """Return under which membership a study was proposed, whichever it is; None if unknown."""
+        query = f"SELECT COALESCE(scope, '') {_PROPOSALS} AND study = ?2"
+        row = self._one(query, None, study)
+        return str(row[0]) if row else None
 
     def find(self, reference: str) -> Known:
         """Return the study with that digest, first digits of it, or name.
@@ -103,7 +135,7 @@ class SiteRecords:
         Raises:
             UsageError: ``study-unknown`` or ``study-ambiguous``.
         """
-        found = [known for known in self.known() if _matches(known.study, reference)]
+        found = self.matching(reference)
         if not found:
             raise UsageError(
                 "study-unknown", f"no study here is '{reference}'", "See: larrey-site study list"
@@ -116,6 +148,10 @@ class SiteRecords:
             )
         return found[0]
 
+    def matching(self, reference: str) -> list[Known]:
+        """Return every study with that digest, first digits of it, or name."""
+        return [known for known in self.known() if _matches(known.study, reference)]
+
     def newest(self, reference: str) -> Known:
         """Return as `find`, and where a name has several versions the newest of them.
 
@@ -126,17 +162,18 @@ class SiteRecords:
         """
         named = [known for known in self.known() if known.study.name == reference]
         versions = [known.study.file.study.version for known in named]
-        if len(named) < 2 or versions.count(max(versions)) > 1:
+        is_shared = len({known.scope for known in named}) > 1  # two consortia chose one name
+        if len(named) < 2 or is_shared or versions.count(max(versions)) > 1:
             return self.find(reference)
         return named[versions.index(max(versions))]
 
     def has_proposal(self, study: str) -> bool:
         """Return whether the study was proposed here."""
-        return self._one("SELECT 1 FROM proposals WHERE study = ?", study) is not None
+        return self._one(f"SELECT 1 {_PROPOSALS} AND study = ?2", self.scope, study) is not None
 
     def study(self, digest: str) -> Study | None:
         """Return a proposed study by its digest."""
-        row = self._one("SELECT signed FROM proposals WHERE study = ?", digest)
+        row = self._one(f"SELECT signed {_PROPOSALS} AND study = ?2", self.scope, digest)
         return _open(bytes(row[0]))[0] if row else None
 
     def decision(self, study: str) -> Decision | None:
@@ -148,7 +185,10 @@ class SiteRecords:
         """Return the decisions that the coordinator has not acknowledged, oldest first."""
         rows = self.connection.execute(
             f"{_RULINGS} WHERE number NOT IN (SELECT number FROM deliveries_of)"  # noqa: S608  # ours
-            " ORDER BY number"
+            " AND (?1 IS NULL OR ?1 ="
+            " COALESCE((SELECT scope FROM origins WHERE study = rulings.study), ''))"
+            " ORDER BY number",
+            (self.scope,),
         )
         return [Decision(*row) for row in rows.fetchall()]
 
@@ -172,15 +212,13 @@ class SiteRecords:
         Raises:
             IntegrityError: ``malformed-document``.
         """
-        row = self._one("SELECT signed FROM proposals WHERE study = ?", study)
+        row = self._one(f"SELECT signed {_PROPOSALS} AND study = ?2", self.scope, study)
         return Signed.from_bytes(bytes(row[0])) if row else None
 
     def is_kept_proposal(self, signed: Signed) -> bool:
         """Return whether this very proposal is kept, signature and all."""
-        row = self.connection.execute(
-            "SELECT 1 FROM proposals WHERE signed = ?", (signed.to_bytes(),)
-        )
-        return row.fetchone() is not None
+        query = f"SELECT 1 {_PROPOSALS} AND signed = ?2"
+        return self._one(query, self.scope, signed.to_bytes()) is not None
 
     def children(self, study: str) -> list[str]:
         """Return the digests of the versions that name this study as their parent."""
@@ -254,13 +292,25 @@ class SiteRecords:
 
     def documents(self, kind: str, subject: str | None = None) -> list[Signed]:
         """Return the kept documents of a kind, of one subject or of all, oldest number first."""
-        query = "SELECT signed FROM documents WHERE kind = ?1 AND (?2 IS NULL OR subject = ?2)"
-        rows = self.connection.execute(f"{query} ORDER BY number, rowid", (kind, subject))
-        return [Signed.from_bytes(bytes(data)) for (data,) in rows.fetchall()]
+        return [signed for signed, is_ours in self.documents_of_all(kind, subject) if is_ours]
 
-    def has_document(self, digest: str) -> bool:
+    def documents_of_all(self, kind: str, subject: str | None = None) -> list[tuple[Signed, bool]]:
+        """Return as `documents`, those of every membership, each with whether it counts here."""
+        query = (
+            "SELECT signed, substr(digest, ?3) FROM documents"
+            " WHERE kind = ?1 AND (?2 IS NULL OR subject = ?2) ORDER BY number, rowid"
+        )
+        rows = self.connection.execute(query, (kind, subject, _KEY_LENGTH + 2)).fetchall()
+        is_shared = self.scope is None or kind not in _SCOPED
+        return [
+            (Signed.from_bytes(bytes(data)), is_shared or scope == self.scope)
+            for data, scope in rows
+        ]
+
+    def has_document(self, signed: Signed) -> bool:
         """Return whether the document is kept."""
-        return self._one("SELECT 1 FROM documents WHERE digest = ?", digest) is not None
+        key = document_key(signed, self.scope)
+        return self._one("SELECT 1 FROM documents WHERE digest = ?", key) is not None
 
     def audited(self, *actions: str) -> set[str]:
         """Return the subjects of every audit record with one of these actions."""
@@ -295,7 +345,7 @@ class SiteRecords:
                     "audit-broken", f"row {seq} of the audit trail is not a record"
                 ) from error
 
-    def _known(self, data: bytes) -> Known:
+    def _known(self, data: bytes, scope: str) -> Known:
         study, signed = _open(data)
         digest = study.digest
         decision = self.decision(digest)
@@ -308,11 +358,19 @@ class SiteRecords:
             decision,
             delivered,
             self.has_ended(digest),
+            scope,
         )
 
-    def _one(self, query: str, *values: str | int) -> tuple[Any, ...] | None:  # Any: SQL row
+    def _one(
+        self, query: str, *values: str | bytes | int | None
+    ) -> tuple[Any, ...] | None:  # Any: SQL row
         row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         return row
+
+
+def document_key(signed: Signed, scope: str | None) -> str:
+    """Return under which key a document is kept: its digest, and whose it is if not the first's."""
+    return f"{signed.digest}@{scope}" if scope and signed.kind in _SCOPED else signed.digest
 
 
 def audit_fields(record: AuditRecord) -> dict[str, Any]:  # Any: JSON

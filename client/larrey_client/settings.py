@@ -8,6 +8,7 @@ An unknown key is an error that names the nearest valid one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,8 +23,17 @@ from larrey_protocol.people import Person
 from larrey_protocol.study import SiteName
 from larrey_protocol.tomlfile import Record, load_toml
 
-__all__ = ["AppRule", "Dataset", "Policy", "SiteSettings", "load_settings"]
+__all__ = [
+    "FIRST",
+    "AppRule",
+    "Dataset",
+    "Member",
+    "Policy",
+    "SiteSettings",
+    "load_settings",
+]
 
+FIRST = "first"  # name of the membership in [coordinator] and [consortium]
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")]
 
 
@@ -38,7 +48,7 @@ class Site(Record):
 
 
 class Coordinator(Record):
-    """The one address this node speaks to."""
+    """Where a membership's node asks for work."""
 
     address: Address
     authority: Path  # PEM of the certificate authority that signed the coordinator's certificate
@@ -56,6 +66,37 @@ class Consortium(Record):
     """The root of trust, compared by phone."""
 
     key: PublicKey
+
+
+class Pair(Record):
+    """The certificate for one more coordinator, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Membership(Record):
+    """One more coordinator, with a consortium of its own; ledger and signing key are the site's."""
+
+    name: SiteName
+    coordinator: Coordinator
+    identity: Pair
+    consortium: Consortium
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One membership, the first one too, as the node uses it; the signing key is the same in all.
+
+    ``scope`` is its name in the state: empty for the first one, else the pinned consortium key.
+    """
+
+    site: str
+    name: str
+    scope: str
+    coordinator: Coordinator
+    identity: Identity
+    consortium: Consortium
 
 
 class Trainer(Record):
@@ -140,6 +181,7 @@ class SiteSettings(Record):
     coordinator: Coordinator
     identity: Identity
     consortium: Consortium
+    memberships: tuple[Membership, ...] = Field((), max_length=16)  # beside the one above
     trainer: Trainer = Trainer()
     witness: Witness = Witness()
     datasets: tuple[Dataset, ...] = Field((), max_length=1000)  # without one nothing can run
@@ -155,6 +197,43 @@ class SiteSettings(Record):
         if foreign:
             raise ValueError(f"a person of a site is it, dpo or auditor, not {foreign[0]}")
         return self
+
+    @model_validator(mode="after")
+    def _own_consortia(self) -> SiteSettings:
+        members = self.members
+        if len({one.name for one in members}) < len(members):
+            raise ValueError(f"a membership's name is listed twice; '{FIRST}' is [coordinator]'s")
+        if len({one.consortium.key for one in members}) < len(members):
+            raise ValueError("two memberships have the same consortium key")
+        if len({one.identity.key for one in members}) < len(members):
+            raise ValueError("two memberships have the same identity.key")
+        return self
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Return every membership, the first one first."""
+        signing_key = self.identity.signing_key
+        first = Member(self.site.name, FIRST, "", self.coordinator, self.identity, self.consortium)
+        more = (
+            Member(
+                site=self.site.name,
+                name=one.name,
+                scope=one.consortium.key,
+                coordinator=one.coordinator,
+                identity=Identity(
+                    certificate=one.identity.certificate,
+                    key=one.identity.key,
+                    signing_key=signing_key,
+                ),
+                consortium=one.consortium,
+            )
+            for one in self.memberships
+        )
+        return (first, *more)
+
+    def member_name(self, scope: str) -> str:
+        """Return the name of the membership with that scope; empty where there is none any more."""
+        return next((one.name for one in self.members if one.scope == scope), "")
 
     @model_validator(mode="after")
     def _distinct(self) -> SiteSettings:
@@ -190,8 +269,18 @@ def load_settings(path: Path) -> SiteSettings:
     return settings.model_copy(
         update={
             "site": settings.site.model_copy(update={"state": folder / settings.site.state}),
-            "coordinator": settings.coordinator.model_copy(
-                update={"authority": folder / settings.coordinator.authority}
+            "coordinator": _rooted(settings.coordinator, folder),
+            "memberships": tuple(
+                one.model_copy(
+                    update={
+                        "coordinator": _rooted(one.coordinator, folder),
+                        "identity": Pair(
+                            certificate=folder / one.identity.certificate,
+                            key=folder / one.identity.key,
+                        ),
+                    }
+                )
+                for one in settings.memberships
             ),
             "identity": Identity(
                 certificate=folder / identity.certificate,
@@ -213,6 +302,10 @@ def load_settings(path: Path) -> SiteSettings:
             ),
         }
     )
+
+
+def _rooted(coordinator: Coordinator, folder: Path) -> Coordinator:
+    return coordinator.model_copy(update={"authority": folder / coordinator.authority})
 
 
 def _require_own_files(paths: Sequence[Path], where: Path) -> None:

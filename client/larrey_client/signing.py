@@ -12,6 +12,7 @@ from larrey_client.charter import (
     who_must_sign,
 )
 from larrey_client.dossier import Dossier, read_dossier
+from larrey_client.memberships import dossiers
 from larrey_client.settings import SiteSettings
 from larrey_client.store import SiteStore
 from larrey_protocol.errors import IntegrityError, Refusal
@@ -61,7 +62,11 @@ def countersign(store: SiteStore, settings: SiteSettings, signed: Signed) -> str
         dossier = _dossier(store, settings)
         person = require_right(dossier.people, signed.signer, "countersign")
         word = open_signed(signed, Countersignature, signed.signer)
-        newest = {chain[-1][0]: reference for reference, chain in dossier.permits.items()}
+        newest = {
+            chain[-1][0]: reference
+            for _, one in dossiers(store.records, settings)
+            for reference, chain in one.permits.items()
+        }
         named = (word.site, word.person) == (settings.site.name, person.name)
         if not named or word.permit not in newest:
             raise Refusal(

@@ -17,7 +17,15 @@ from larrey_client.settings import load_settings
 from larrey_protocol.certificates import replace_file
 from larrey_protocol.enrolment import Address
 
-__all__ = ["PACKAGED", "Service", "dataset_name", "site_toml", "unit", "write_site_toml"]
+__all__ = [
+    "PACKAGED",
+    "Service",
+    "add_membership",
+    "dataset_name",
+    "site_toml",
+    "unit",
+    "write_site_toml",
+]
 
 _SITE = """\
 # This hospital's Larrey node. Start it: larrey-site run --config {where}
@@ -28,7 +36,7 @@ name = {site}
 state = "state"  # privacy ledger and audit trail: one writer; never put an old copy back
 metrics = "127.0.0.1:9465"  # Prometheus; "" switches it off
 
-[coordinator]  # the one address outside the hospital that this node speaks to
+[coordinator]  # where this node asks for work, outside the hospital
 address = {address}
 authority = "identity/ca.crt"
 
@@ -69,6 +77,15 @@ _NO_DATASET = """\
 # unit = "patient_id"  # column that says whose row it is
 # epsilon = 8.0  # for all studies ever, per patient at this site
 # delta = 1e-5
+"""
+_MEMBERSHIP = """
+[[memberships]]  # one more coordinator: same ledger, same people, same signing key
+name = {name}
+coordinator.address = {address}
+coordinator.authority = "identity/{folder}/ca.crt"
+identity.certificate = "identity/{folder}/site.crt"
+identity.key = "identity/{folder}/site.key"
+consortium.key = {consortium}  # compared by phone: {fingerprint}
 """
 _UNIT = """\
 # A hospital's Larrey node, {installed}.
@@ -227,6 +244,30 @@ def write_site_toml(where: Path, text: str) -> None:
     try:
         load_settings(draft)
         os.link(draft, where)  # fails where there is one: it is never overwritten
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def add_membership(where: Path, name: str, address: Address, consortium: tuple[str, str]) -> None:
+    """Add one more membership at the end of a settings file, which is else left as it is.
+
+    Raises:
+        FileError: as `load_settings`; nothing was changed.
+    """
+    key, fingerprint = consortium
+    added = _MEMBERSHIP.format(
+        name=_text(name),
+        folder=name,
+        address=_text(address),
+        consortium=_text(key),
+        fingerprint=fingerprint,
+    )
+    text = where.read_text(encoding="utf-8").rstrip("\n") + "\n" + added
+    draft = where.with_name(f".{where.name}.draft")
+    replace_file(draft, text.encode(), mode=where.stat().st_mode & 0o777)
+    try:
+        load_settings(draft)
+        draft.replace(where)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from larrey_client.closing import Closing
-from larrey_client.leaving import leave
+from larrey_client.agent import Agent
+from larrey_client.leaving import departure_of, leave
 from larrey_client.local import Handler
-from larrey_client.node import Node
+from larrey_client.members import Members
 from larrey_client.stopping import resume, stop
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Signed
@@ -21,8 +21,9 @@ __all__ = ["stop_handlers"]
 Json = dict[str, Any]  # Any: JSON values are recursive
 
 
-def stop_handlers(node: Node, closing: Closing) -> Mapping[str, Handler]:
+def stop_handlers(members: Members) -> Mapping[str, Handler]:
     """Return the handlers; each may raise what the function that it calls raises."""
+    node = members.first.node
 
     def halt(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
         done = stop(node.store, "halt", str(request.get("study") or ""), actor)
@@ -33,10 +34,12 @@ def stop_handlers(node: Node, closing: Closing) -> Mapping[str, Handler]:
         return stop(node.store, "pause", str(request.get("study") or ""), actor)
 
     def terms(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
-        """Say what an order about a study, or about all, has to name."""
-        reference = str(request.get("study") or "")
+        """Say what an order about a study, about all, or about a membership has to name."""
+        reference, name = str(request.get("study") or ""), request.get("membership")
         with node.store.reading() as records:
-            subject = records.find(reference).study.digest if reference else ""
+            subject = records.everywhere.find(reference).study.digest if reference else ""
+            if name is not None:
+                subject = members.named(str(name)).node.membership.scope
             return {"site": node.site, "subject": subject, "after": node.store.audit_head}
 
     def going_on(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
@@ -45,13 +48,10 @@ def stop_handlers(node: Node, closing: Closing) -> Mapping[str, Handler]:
 
     def close(request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
         with node.store.reading() as records:
-            known = records.find(str(request["study"]))
+            known = records.everywhere.find(str(request["study"]))
         if known.decision is None:
             raise Refusal("not-approved", "this study was never approved: nothing of it is here")
-        return closing.close(known.study.digest, actor)
-
-    def going(request: Mapping[str, Any], _actor: str) -> Json:  # Any: JSON
-        return leave(node, closing, _signed(request), node.cases.dossier.people)
+        return members.of(known.study.digest).closing.close(known.study.digest, actor)
 
     return {
         "halt": halt,
@@ -59,8 +59,21 @@ def stop_handlers(node: Node, closing: Closing) -> Mapping[str, Handler]:
         "stop terms": terms,
         "resume": going_on,
         "study close": close,
-        "leave": going,
+        "leave": lambda request, _actor: _leave(members, request),
     }
+
+
+def _leave(members: Members, request: Mapping[str, Any]) -> Json:  # Any: JSON
+    signed = _signed(request)
+    leaving = members.of_document(signed, "subject")
+    others = [agent for agent in members if agent is not leaving and not _has_left(agent)]
+    people = leaving.node.cases.dossier.people
+    return leave(leaving.node, leaving.closing, signed, people, is_last=not others)
+
+
+def _has_left(agent: Agent) -> bool:
+    with agent.node.store.reading() as records:
+        return departure_of(records) is not None
 
 
 def _signed(request: Mapping[str, Any]) -> Signed:  # Any: JSON

@@ -31,7 +31,7 @@ def stop(store: SiteStore, verb: StopVerb, reference: str, actor: str) -> Json:
         UsageError: ``study-unknown`` or ``study-ambiguous``.
     """
     with store.transaction():
-        study = store.records.find(reference).study.digest if reference else ""
+        study = store.records.everywhere.find(reference).study.digest if reference else ""
         store.add_stop(study, verb, actor)
     return {"study": study or "all", "did": verb, "by": actor}
 

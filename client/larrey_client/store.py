@@ -8,17 +8,19 @@ Reading is `larrey_client.records`, over this connection or over a read-only one
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from larrey_client import records
 from larrey_client.charter import Version
 from larrey_client.data.secret import site_secret
 from larrey_client.orders import StopVerb
-from larrey_client.records import Answered, Decision, SiteRecords
+from larrey_client.records import Answered, Decision, SiteRecords, document_key
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.canonical import canonical_json
@@ -30,6 +32,8 @@ __all__ = ["DATABASE", "SiteStore", "open_readonly"]
 DATABASE = "site.db"
 _TABLES = {
     "proposals": "study TEXT PRIMARY KEY, signed BLOB NOT NULL, at REAL NOT NULL",
+    # Under which membership a study was proposed, where it is not the first one.
+    "origins": "study TEXT PRIMARY KEY, scope TEXT NOT NULL",
     # What this site decided, in order; of one study the newest row counts.
     "rulings": (
         "number INTEGER PRIMARY KEY, study TEXT NOT NULL, decision TEXT NOT NULL,"
@@ -73,8 +77,31 @@ _KEYS = {
 }
 
 
+@dataclass(slots=True)
+class _Tail:
+    """What every view of a store shares.
+
+    Attributes:
+        last: the newest audit record.
+        latest: the latest time on record.
+        revision: grows whenever a document, proposal or charter may have changed.
+        on_audit: called after each commit with audit records.
+    """
+
+    last: AuditRecord | None
+    latest: float
+    revision: int = 0
+    on_audit: Callable[[], None] = lambda: None
+
+
 class SiteStore:
-    """The one writer of a site's state folder; several threads may use it, one at a time."""
+    """The one writer of a site's state folder; several threads may use it, one at a time.
+
+    Attributes:
+        scope: of the membership whose studies and documents this view sees and adds, "" for the
+            first one; None sees those of all and adds to the first.
+        coordinator: whom the audit trail names for what came from outside.
+    """
 
     def __init__(
         self,
@@ -90,11 +117,11 @@ class SiteStore:
         self._connection = connection
         self._now = now
         self._lock = threading.RLock()
-        self.on_audit: Callable[[], None] = lambda: None  # after each commit with audit records
-        self._last = _create(connection)
+        self.scope: str | None = None
+        self.coordinator = "coordinator"
+        last = _create(connection)
         self.records = SiteRecords(connection)
-        self._latest = self.records.latest_at()
-        self._revision = 0
+        self._tail = _Tail(last, self.records.latest_at())
         self._sweep()
         if not is_adopting:
             self._require_signed_heads()
@@ -125,6 +152,27 @@ class SiteStore:
             connection.close()
             raise
 
+    def scoped(self, scope: str, name: str = "") -> SiteStore:
+        """Return a view of this store that sees and adds one membership's studies and documents.
+
+        Ledger, audit trail, decisions and what this site's own people signed are the same in all.
+        ``name`` is the membership's, for the trail; empty for the first one.
+        """
+        view = copy.copy(self)
+        view.scope = scope
+        view.records = SiteRecords(self._connection, scope)
+        view.coordinator = f"coordinator {name}".strip()
+        return view
+
+    @property
+    def on_audit(self) -> Callable[[], None]:
+        """Return what is called after each commit with audit records."""
+        return self._tail.on_audit
+
+    @on_audit.setter
+    def on_audit(self, call: Callable[[], None]) -> None:
+        self._tail.on_audit = call
+
     def close(self) -> None:
         """Give the state folder back."""
         with self._lock:
@@ -135,16 +183,16 @@ class SiteStore:
         """Make everything inside one durable commit, or nothing of it."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
-            last = self._last
+            last = self._tail.last
             try:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._last = last
-                self._revision += 1  # what was read meanwhile is not so
+                self._tail.last = last
+                self._tail.revision += 1  # what was read meanwhile is not so
                 self._connection.execute("ROLLBACK")
                 raise
-            if self._last is not last:
+            if self._tail.last is not last:
                 self.on_audit()
 
     @contextmanager
@@ -156,12 +204,12 @@ class SiteStore:
     @property
     def audit_head(self) -> str:
         """Return the last audit record's ``seq:hash``."""
-        return self._last.head if self._last else "0:"
+        return self._tail.last.head if self._tail.last else "0:"
 
     @property
     def latest_at(self) -> float:
         """Return the latest time on record here; a clock behind it was set back."""
-        return self._latest
+        return self._tail.latest
 
     @property
     def revision(self) -> tuple[int, int]:
@@ -171,7 +219,7 @@ class SiteStore:
         """
         with self._lock:
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-            return self._revision, int(version)
+            return self._tail.revision, int(version)
 
     @property
     def ledger_head(self) -> str:
@@ -192,22 +240,24 @@ class SiteStore:
             str(fields["subject"]),
             str(fields["code"]),
         )
-        record = append_record(self._last, draft)
+        record = append_record(self._tail.last, draft)
         self._insert("audit", record.seq, canonical_json(records.audit_fields(record)))
-        self._last = record
-        self._latest = max(self._latest, record.at)
+        self._tail.last = record
+        self._tail.latest = max(self._tail.latest, record.at)
 
     def add_proposal(self, study: str, signed: Signed) -> None:
         """Keep a verified proposal."""
+        if self.scope:
+            self._insert("origins", study, self.scope)
         self._insert("proposals", study, signed.to_bytes(), self._now())
-        self._revision += 1
+        self._tail.revision += 1
 
     def add_decision(self, made: Decision) -> None:
         """Keep what this site decided about a study; of several decisions the newest counts."""
         row = (made.study, made.decision, made.dataset, made.code, made.actor, made.epsilon)
         number = self.records.next_ruling()
         self._insert("rulings", number, *row, made.signed, made.at, made.permit, made.seats)
-        self._revision += 1
+        self._tail.revision += 1
 
     def add_delivery(self, number: int, code: str) -> None:
         """Note that the coordinator has our decision, or why it did not take it."""
@@ -215,9 +265,9 @@ class SiteStore:
 
     def add_charter(self, version: Version) -> None:
         """Keep a charter that somebody signed."""
-        text = canonical_json(version.charter.model_dump(mode="json"))
+        text = canonical_json(version.charter.text)
         self._insert("charters", version.number, version.digest, text)
-        self._revision += 1
+        self._tail.revision += 1
 
     def add_ending(self, study: str) -> None:
         """Note that a study ended."""
@@ -229,7 +279,7 @@ class SiteStore:
         ``subject`` is the digest of the order that resumes.
         """
         self.audit(f"site-{verb}", actor, study=study, subject=subject)
-        seq, at = (self._last.seq, self._last.at) if self._last else (0, 0.0)
+        seq, at = (self._tail.last.seq, self._tail.last.at) if self._tail.last else (0, 0.0)
         self._insert("stops", seq, study, verb, actor, at)
 
     def add_answer(self, key: tuple[str, int, str, str], answered: Answered) -> None:
@@ -244,11 +294,18 @@ class SiteStore:
             subject: what it is about, for `SiteRecords.documents`: a study, a permit, a site.
             number: its version or number among those of its kind and subject.
         """
-        if self.records.has_document(signed.digest):
+        if self.records.has_document(signed):
             return False
-        row = (signed.digest, signed.kind, subject, number, signed.to_bytes(), self._now())
+        row = (
+            document_key(signed, self.scope),
+            signed.kind,
+            subject,
+            number,
+            signed.to_bytes(),
+            self._now(),
+        )
         self._insert("documents", *row)
-        self._revision += 1
+        self._tail.revision += 1
         return True
 
     def secret(self) -> bytes:

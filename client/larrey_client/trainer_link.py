@@ -100,6 +100,7 @@ class TrainerLink:
         self._found = Loaded(0, "")
         self._study = ""  # digest of what the process holds or is loading
         self._barred: set[str] = set()  # studies that were interrupted and not admitted since
+        self._admitted: set[str] = set()  # since all were interrupted
 
     @classmethod
     def start(cls, limits: Limits | None = None, *, warm: bool = True) -> TrainerLink:
@@ -211,7 +212,7 @@ class TrainerLink:
             if process.fresh and self._load(process, self._loaded) != self._found:
                 self._loaded = None
                 raise DataError("data-changed", "the rows changed since the round began")
-            if self._barred & {"", task.study}:  # after the process is chosen, which a stop ends
+            if self._is_barred(task.study):  # after the process is chosen, which a stop ends
                 raise self._lost(PeerClosed())
             frame = {"op": "train", **asdict(task)}
             answer, fds = self._ask(process, frame, [model], deadline)
@@ -233,13 +234,21 @@ class TrainerLink:
         again, so that a stop between the gate and the training is not missed. From any thread.
         """
         self._barred.add(study)
+        if study:
+            self._admitted.discard(study)
+        else:
+            self._admitted.clear()
         process = self._process
         if process is not None and study in {"", self._study}:
             process.kill()
 
     def admit(self, study: str) -> None:
-        """Let a study train again; to be called before it is asked whether it may."""
-        self._barred -= {"", study}
+        """Let this study train again; to be called before it is asked whether it may."""
+        self._barred.discard(study)
+        self._admitted.add(study)
+
+    def _is_barred(self, study: str) -> bool:
+        return study in self._barred or ("" in self._barred and study not in self._admitted)
 
     def _reading(self, *data: Path | None) -> TrainerProcess:
         """Return a process that may open ``data``, which nobody can allow to one that runs."""
@@ -313,7 +322,7 @@ class TrainerLink:
     def _lost(self, error: Exception) -> LarreyError:
         if self._stopped.is_set():
             return LarreyError("trainer-stopped", "the trainer was stopped")
-        if self._barred & {"", self._study}:
+        if self._is_barred(self._study):
             return LarreyError("trainer-interrupted", "a person stopped the study meanwhile")
         if isinstance(error, TimeoutError):
             return LarreyError("trainer-timeout", "the trainer gave no answer in time; it is ended")

@@ -36,7 +36,9 @@ def studies_view(connection: sqlite3.Connection, settings: SiteSettings) -> list
     """Return one line a study, oldest first, and whose signature it has."""
     known = SiteRecords(connection).known()
     return [
-        _line(one) | {"signatures": signing_view(connection, settings, one)["signatures"]}
+        _line(one)
+        | {"membership": settings.member_name(one.scope)}
+        | {"signatures": signing_view(connection, settings, one)["signatures"]}
         for one in known
     ]
 

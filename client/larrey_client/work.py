@@ -121,9 +121,10 @@ class Worker:
         """Return the answer and whether it was stored before."""
         task, node = request.task, self._node
         with node.store.reading() as records:
-            stored = records.answer(task.key)
+            stored, is_ours = records.answer(task.key), records.has_proposal(task.study)
         left = request.deadline - node.monotonic()
-        node.trainer.admit(task.study)  # before the gate is asked, which knows every stop by now
+        if is_ours:  # no coordinator admits what another one's people stopped
+            node.trainer.admit(task.study)  # before the gate is asked, which knows every stop
         approval = self._ask_gate(task, left, is_answered=stored is not None)
         if stored is not None:
             return stored, True

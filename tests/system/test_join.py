@@ -73,3 +73,26 @@ def test_a_hospital_joins_where_mail_is_the_only_channel(trial: Trial) -> None:
     assert larrey_site(["join", "--finish", answer, *home]) == 0
     assert load_settings(folder / "by-mail" / "site.toml").site.name == "by-mail"
     assert state_of(trial, "by-mail") == "active"
+
+
+def test_a_hospital_is_a_member_of_two_federations_with_one_node(
+    trial: Trial, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = trial.folder / "twice"
+    with Trial(tmp_path_factory.mktemp("north")) as north:
+        join = ("--dir", str(home), "--yes")
+        trial.run("larrey-site", "join", str(trial.invite("twice")), *join)
+        invited = str(north.invite("twice"))
+        trial.run("larrey-site", "join", invited, *join, "--membership", "north")
+        silence(home / "site.toml")
+        trial.start("twice", "larrey-site", "run", "--config", str(home / "site.toml"))
+        trial.until(lambda: members(trial) == {"first": True, "north": True})
+        north.stop("coordinator")
+        trial.until(lambda: members(trial) == {"first": True, "north": False})
+        trial.stop("twice")
+
+
+def members(trial: Trial) -> dict[str, bool]:
+    """Return which coordinators the node of ``twice`` is connected to."""
+    found = trial.status(trial.folder / "twice").get("memberships", ())
+    return {one["name"]: one["is_connected"] for one in found}

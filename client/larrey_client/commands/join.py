@@ -6,6 +6,7 @@ import argparse
 import getpass
 import grp
 import os
+import re
 import shutil
 import socket
 import sys
@@ -36,6 +37,9 @@ Where mail is the only channel:
   larrey-site join --offline site.invite --out request.json
   larrey-site join --finish admission.json
 
+A node that is a member already joins one more coordinator, with the same ledger:
+  larrey-site join other.invite --dir /etc/larrey --membership north
+
 Keys are made in the folder and never leave it. Before anything is sent, compare the consortium's
 fingerprint by phone. A folder that joined before keeps its keys' names, settings and ledger.
 """
@@ -48,6 +52,10 @@ def add(build: Build) -> None:
     parser.set_defaults(needs_settings=False)
     parser.add_argument("invitation", type=Path, nargs="?", help="site.invite")
     parser.add_argument("--dir", type=Path, default=Path(), help="the node's folder (default: .)")
+    parser.add_argument(
+        "--membership", default="", help="add this coordinator to a node that joined one before",
+        type=_membership, metavar="NAME",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="cohorts", metavar="FILE")
     parser.add_argument("--fingerprint", help="the consortium's, as it was read out by phone")
     parser.add_argument("--yes", action="store_true", help="the fingerprints were compared before")
@@ -56,10 +64,17 @@ def add(build: Build) -> None:
     parser.add_argument("--finish", type=Path, help="admission that came by mail", metavar="FILE")
 
 
+def _membership(text: str) -> str:
+    """Return a name that may be a folder's, too."""
+    if text and (text == "first" or not re.fullmatch(r"[a-z][a-z0-9-]{1,39}", text)):
+        raise argparse.ArgumentTypeError("expected a lower-case name that is not 'first'")
+    return text
+
+
 def _join(_: SiteSettings, options: argparse.Namespace) -> Json:
     from larrey_client import joining
 
-    home = joining.Home(options.dir)
+    home = joining.Home(options.dir, options.membership)
     _require_files(options.data)
     if options.finish is not None:
         invitation = joining.resume(home)
@@ -85,6 +100,7 @@ def _join(_: SiteSettings, options: argparse.Namespace) -> Json:
             "request": str(options.out),
             "dir": str(home.folder),
             "fingerprint": fingerprint(signed.signer),
+            "again": f" --membership {options.membership}" if options.membership else "",
         }
     return _finish(home, invitation, joining.call(invitation, signed), options)
 
@@ -103,6 +119,7 @@ def _finish(
         "unit": str(home.unit),
         "user": service.user,
         "fingerprint": own,
+        "membership": options.membership,
     }
 
 
@@ -112,9 +129,18 @@ def _tell(value: Json) -> str:
             f"Mail {value['request']} to the consortium; it holds no secret.\n"
             f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"
             "When the answer has come: "
-            f"larrey-site join --finish admission.json --dir {value['dir']}"
+            f"larrey-site join --finish admission.json --dir {value['dir']}{value['again']}"
         )
     settings = value["settings"]
+    if value["membership"]:
+        return (
+            f"{value['site']} is a member at {value['coordinator']}, too: {value['membership']}.\n"
+            f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"
+            "Delete the invitation, restart the node, and let the people sign anew:\n"
+            f"  larrey-site policy sign --key KEY --config {settings}\n"
+            "Until then nothing runs here. Open the firewall, and IPAddressAllow= of the service,\n"
+            "to this coordinator as well."
+        )
     return (
         f"{value['site']} is a member at {value['coordinator']}.\n"
         f"Read out this site's fingerprint by phone: {value['fingerprint']}\n"

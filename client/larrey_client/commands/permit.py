@@ -28,6 +28,9 @@ def add(build: Build) -> None:
     )
     for command in (show, officer):
         command.add_argument("reference", help="the authority's number of the permit")
+        command.add_argument(
+            "--membership", default="", help="whose, where several sent it", metavar="NAME"
+        )
     officer.add_argument(
         "--document",
         type=Path,
@@ -50,9 +53,15 @@ def _show(settings: SiteSettings, options: argparse.Namespace) -> Json:
     from larrey_client.decision_pages import permit_view
 
     def offline(connection: sqlite3.Connection) -> Json:
-        return permit_view(connection, settings, options.reference)
+        return permit_view(connection, settings, options.reference, options.membership)
 
-    return read(settings, "permit show", offline, reference=options.reference)
+    return read(
+        settings,
+        "permit show",
+        offline,
+        reference=options.reference,
+        membership=options.membership,
+    )
 
 
 def _countersign(settings: SiteSettings, options: argparse.Namespace) -> Json:

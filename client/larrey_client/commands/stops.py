@@ -45,6 +45,9 @@ def add(build: Build) -> None:
         "leave", "end this site's membership: revoke and close everything; final", _leave,
         example="--key it.key",
     )  # fmt: skip
+    leave.add_argument(
+        "--membership", default="", help="which one, where this site has several", metavar="NAME"
+    )
     for command in (resume, leave):
         add_key(command)
 
@@ -94,7 +97,7 @@ def _close(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
 
 def _leave(settings: SiteSettings, options: argparse.Namespace) -> Json:
-    terms = ask(settings, "stop terms")
+    terms = ask(settings, "stop terms", membership=options.membership)
     return ask(settings, "leave", signed=_signed_order(settings, options, "leave", terms))
 
 

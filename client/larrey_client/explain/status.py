@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from larrey_client.explain.plain import plain, table
+from larrey_client.settings import FIRST
 
 __all__ = ["explain_isolation", "explain_status", "explain_studies", "explain_witness"]
 
@@ -30,7 +31,11 @@ def explain_studies(views: Sequence[Json]) -> str:
         for view in views
     ]
     head = ("STUDY", "VERSION", "DIGEST", "STATE", "DATASET", "CODE", "SIGNATURES")
-    return table(head, rows)
+    memberships = [str(view.get("membership", FIRST)) or "none any more" for view in views]
+    if set(memberships) == {FIRST}:
+        return table(head, rows)
+    named = [(*row, name) for row, name in zip(rows, memberships, strict=True)]
+    return table((*head, "MEMBERSHIP"), named)
 
 
 def _short(digest: str) -> str:
@@ -56,6 +61,7 @@ def explain_status(status: Json) -> str:
         [
             f"{status['site']}: {connection}",
             f"  coordinator {status['coordinator']}",
+            *_memberships(status.get("memberships", ())),
             f"  certificate {status['certificate_days']} days left",
             f"  policy      {_policy(status['policy'])}",
             f"  studies     {counts or 'none'}",
@@ -68,6 +74,22 @@ def explain_status(status: Json) -> str:
             *explain_stops(status["stopped"]),
         ]
     )
+
+
+def _memberships(connections: Sequence[Json]) -> list[str]:
+    """Return how each connection is, where there are several."""
+    if len(connections) < 2:
+        return []
+    return [
+        f"  member      {one['name']} at {one['coordinator']}: {_how(one)}" for one in connections
+    ]
+
+
+def _how(one: Json) -> str:
+    if one["has_left"]:
+        return "left"
+    days = f"certificate {one['certificate_days']} days left"
+    return f"{'connected' if one['is_connected'] else 'not connected: ' + one['trouble']}, {days}"
 
 
 def _policy(policy: Json) -> str:

@@ -236,3 +236,41 @@ def test_any_file_s_name_makes_a_valid_settings_file(name: str, tmp_path: Path) 
     )
     (tmp_path / "site.toml").write_text(text)
     assert load_settings(tmp_path / "site.toml").datasets[0].name == dataset_name(Path(name))
+
+
+def test_a_member_joins_one_more_coordinator_and_keeps_its_signing_key(
+    file: Path, tmp_path: Path, registrar: Registrar
+) -> None:
+    home, other = tmp_path / "node", SigningKey.generate().public
+    assert join(file, home, "--yes") == 0
+    before, unit_before = (home / "site.toml").read_text(), (home / "larrey-site.service").stat()
+    second = tmp_path / "second.invite"
+    second.write_text(make_invitation(registrar, other).model_dump_json())
+    assert join(second, home, "--yes", "--membership", "north") == 0
+    assert (home / "site.toml").read_text().startswith(before)
+    assert (home / "larrey-site.service").stat() == unit_before
+    first, north = load_settings(home / "site.toml").members
+    assert (north.name, north.consortium.key) == ("north", other)
+    assert north.identity.signing_key == first.identity.signing_key
+    assert north.identity.key.read_bytes() != first.identity.key.read_bytes()
+    assert len({open_request(signed).signing_key for signed in registrar.requests}) == 1
+    assert join(second, home, "--yes", "--membership", "north") == 0  # a new certificate
+    assert len(load_settings(home / "site.toml").members) == 2
+
+
+def test_a_membership_is_added_to_its_own_site_under_its_own_name_alone(
+    file: Path, tmp_path: Path, registrar: Registrar, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, other = tmp_path / "node", SigningKey.generate().public
+    invited = make_invitation(registrar, other)
+    second, foreign = tmp_path / "second.invite", tmp_path / "foreign.invite"
+    second.write_text(invited.model_dump_json())
+    foreign.write_text(invited.model_copy(update={"site": "st-anne"}).model_dump_json())
+    assert join(second, home, "--yes", "--membership", "north") == 2
+    assert "no-first-membership" in capsys.readouterr().err
+    assert join(file, home, "--yes") == 0
+    for words in ([second], [file, "--membership", "north"], [foreign, "--membership", "north"]):
+        path, *more = words
+        assert join(Path(path), home, "--yes", *map(str, more)) == 1
+        assert "other-membership" in capsys.readouterr().err
+    assert len(registrar.requests) == 1

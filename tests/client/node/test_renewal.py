@@ -56,7 +56,7 @@ class Running:
     def renewal(self) -> Renewal:
         settings = load_settings(self.home / "site.toml")
         return Renewal(
-            settings,
+            settings.members[0],
             SigningKey.load(settings.identity.signing_key),
             self.exchange,
             now=lambda: self.clock[0],

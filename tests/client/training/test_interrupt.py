@@ -71,3 +71,13 @@ def test_a_stop_of_another_study_ends_nothing(busy: tuple[TrainerLink, Study]) -
     link, _ = busy
     link.interrupt("sha256:" + "0" * 64)
     assert link.alive
+
+
+def test_after_all_were_stopped_each_study_is_admitted_for_itself(
+    busy: tuple[TrainerLink, Study],
+) -> None:
+    link, study = busy
+    link.interrupt()
+    link.admit("sha256:" + "0" * 64)
+    with pytest.raises(LarreyError, match="trainer-interrupted"):
+        _train(link, study, MODEL)
