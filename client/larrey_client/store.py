@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from larrey_client import records
@@ -86,12 +86,14 @@ class _Tail:
         latest: the latest time on record.
         revision: grows whenever a document, proposal or charter may have changed.
         on_audit: called after each commit with audit records.
+        along: statements that wait for the next commit, by what they are about.
     """
 
     last: AuditRecord | None
     latest: float
     revision: int = 0
     on_audit: Callable[[], None] = lambda: None
+    along: dict[str, tuple[str, tuple[object, ...]]] = field(default_factory=dict)
 
 
 class SiteStore:
@@ -185,8 +187,11 @@ class SiteStore:
             self._connection.execute("BEGIN IMMEDIATE")
             last = self._tail.last
             try:
+                for statement, values in self._tail.along.values():
+                    self._connection.execute(statement, values)
                 yield
                 self._connection.execute("COMMIT")
+                self._tail.along.clear()
             except BaseException:
                 self._tail.last = last
                 self._tail.revision += 1  # what was read meanwhile is not so
@@ -194,6 +199,14 @@ class SiteStore:
                 raise
             if self._tail.last is not last:
                 self.on_audit()
+
+    def write_along(self, name: str, statement: str, values: tuple[object, ...]) -> None:
+        """Let a statement go with the next commit: it costs none, and a kill before it loses it.
+
+        A later one of the same ``name`` takes its place.
+        """
+        with self._lock:
+            self._tail.along[name] = (statement, values)
 
     @contextmanager
     def reading(self) -> Iterator[SiteRecords]:

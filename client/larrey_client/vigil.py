@@ -33,7 +33,8 @@ class Vigil:
     def keep(self, anchors: Iterable[bytes]) -> int:
         """Keep other sites' anchors that are newer than those kept; return how many."""
         data = [bytes(one) for one in islice(anchors, _MOST)]
-        return keep_witnessed(self._node.store, self._others(), data) if data else 0
+        store, others = self._node.store, self._others()
+        return keep_witnessed(store, others, data, at_once=False) if data else 0
 
     def tell(self) -> None:
         """Give back, once a connection, what is kept of the others.

@@ -22,20 +22,27 @@ logger = logging.getLogger(__name__)
 _TABLE = """CREATE TABLE IF NOT EXISTS witnessed (
     holder TEXT PRIMARY KEY, signed BLOB NOT NULL
 ) STRICT"""
+_UPSERT = (
+    "INSERT INTO witnessed VALUES (?1, ?2)"
+    " ON CONFLICT (holder) DO UPDATE SET signed = excluded.signed"
+)
 
 
-def keep_witnessed(store: SiteStore, seats: Iterable[Seat], anchors: Iterable[bytes]) -> int:
+def keep_witnessed(
+    store: SiteStore, seats: Iterable[Seat], anchors: Iterable[bytes], *, at_once: bool = True
+) -> int:
     """Keep other sites' anchors that are newer than those kept; return how many.
 
     Args:
         store: of this site.
+        at_once: in a commit of their own; else with the next one, that of the round they came with.
         seats: the sites that count, as the consortium's roster names them.
         anchors: signed, from anywhere; what no seat signed is passed over.
     """
     known = {seat.key: seat.name for seat in seats}
     found = [one for data in anchors if (one := _of_a_seat(bytes(data), known)) is not None]
     newest = {one.signed.signer: one for one in sorted(found, key=lambda one: one.rank)}
-    return _keep(store, newest)
+    return _keep(store, newest, at_once=at_once)
 
 
 def witnessed(store: SiteStore, seats: Iterable[Seat]) -> list[bytes]:
@@ -68,20 +75,18 @@ def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
     return anchored if known.get(signer) == anchored.anchor.site else None
 
 
-def _keep(store: SiteStore, found: Mapping[str, Anchored]) -> int:
+def _keep(store: SiteStore, found: Mapping[str, Anchored], *, at_once: bool = True) -> int:
     """Keep what is newer than what its holder has, in one durable commit; return how many."""
     news = [
         (holder, one.signed.to_bytes())
         for holder, one in found.items()
         if (kept := _kept(store, holder, one.signed.signer)) is None or kept.rank < one.rank
     ]
-    if news:
+    for holder, data in news:
+        store.write_along(f"witnessed {holder}", _UPSERT, (holder, data))
+    if news and at_once:
         with store.transaction():
-            store.records.connection.executemany(
-                "INSERT INTO witnessed VALUES (?1, ?2)"
-                " ON CONFLICT (holder) DO UPDATE SET signed = excluded.signed",
-                news,
-            )
+            pass
     return len(news)
 
 

@@ -79,7 +79,7 @@ class AnchorBook:
         """
         if len(data) > _MAX_BYTES:
             raise IntegrityError("malformed-document", f"an anchor of {site} is too long")
-        return self._keep(site, Signed.from_bytes(data))
+        return self._keep(site, Signed.from_bytes(data), at_once=False)
 
     def hear(self, signed: Signed) -> str:
         """Keep an anchor that any site tells, of itself or another; return whose news it is.
@@ -110,14 +110,15 @@ class AnchorBook:
         found = sorted((data for one in sites if one != site for data in self.of(one)), key=len)
         return list(within(_MAX_TOLD_BYTES, found))
 
-    def _keep(self, site: str, signed: Signed) -> bool:
+    def _keep(self, site: str, signed: Signed, *, at_once: bool = True) -> bool:
         if len(signed.document) > _MAX_BYTES:
             raise IntegrityError("malformed-document", f"an anchor of {site} is too long")
         anchor = open_signed(signed, Anchor, self._registry.sites[site].signing_key)
         if anchor.site != site:
             raise IntegrityError("wrong-signer", f"{site} signed an anchor of {anchor.site}")
         ledger, audit = _number(anchor.ledger_head), _number(anchor.audit_head)
-        return self._journal.keep_anchor(AnchorRow(signed.signer, ledger, audit, signed.to_bytes()))
+        row = AnchorRow(signed.signer, ledger, audit, signed.to_bytes())
+        return self._journal.keep_anchor(row, at_once=at_once)
 
 
 def _number(head: str) -> int:

@@ -26,14 +26,7 @@ from larrey_server import anchors
 from larrey_server.members import MemberRow
 from larrey_server.round_values import Cell
 
-__all__ = [
-    "AnswerRow",
-    "ContributionRow",
-    "DocumentRow",
-    "Journal",
-    "StudyRow",
-    "Transition",
-]
+__all__ = ["AnswerRow", "ContributionRow", "DocumentRow", "Journal", "StudyRow", "Transition"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -131,6 +124,7 @@ class Journal:
         self._lock_descriptor = lock_descriptor
         self._mutex = threading.RLock()
         self._last = _last_record(connection)
+        self._anchors: dict[str, anchors.AnchorRow] = {}  # those that wait for the next commit
         self.on_audit: Callable[[str], None] = lambda _: None  # told each new head
 
     @classmethod
@@ -234,15 +228,22 @@ class Journal:
         with self._transaction():
             return self._chain(record)
 
-    def keep_anchor(self, row: anchors.AnchorRow) -> bool:
-        """Keep a verified anchor; False if one as new is kept already."""
-        with self._transaction() as db:
-            return anchors.put_anchor(db, row)
+    def keep_anchor(self, row: anchors.AnchorRow, *, at_once: bool = True) -> bool:
+        """Keep an anchor if it is news, ``at_once`` or with the next commit; return whether."""
+        with self._mutex:
+            kept = self.newest_anchor(row.signer)
+            if kept is not None and (kept.ledger, kept.audit) >= (row.ledger, row.audit):
+                return False
+            self._anchors[row.signer] = row
+            if at_once:
+                with self._transaction():
+                    pass
+            return True
 
     def newest_anchor(self, signer: str) -> anchors.AnchorRow | None:
         """Return the newest anchor under a signing key."""
         with self._mutex:
-            return anchors.newest_anchor(self._connection, signer)
+            return self._anchors.get(signer) or anchors.newest_anchor(self._connection, signer)
 
     def add_member(self, row: MemberRow, record: AuditRecord) -> None:
         """Add one step of a site's membership."""
@@ -342,8 +343,11 @@ class Journal:
             last = self._last
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                for row in self._anchors.values():
+                    anchors.put_anchor(self._connection, row)
                 yield self._connection
                 self._connection.execute("COMMIT")
+                self._anchors.clear()
             except BaseException:
                 self._connection.rollback()
                 self._last = last
