@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.certificates import issue_client, make_authority
 from larrey_protocol.decisions import DeletionReceipt, Departure, Order
 from larrey_protocol.keys import SigningKey
@@ -16,7 +17,7 @@ from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from tests.attacks.catalogue import attack
 from tests.attacks.office import Office, request_of
-from tests.server.peers import NOW, SitePeer, digest_of_bytes, small_update, until
+from tests.server.peers import NOW, SitePeer, small_update, until
 
 # --- strangers
 
@@ -272,7 +273,7 @@ def receipt_of_another_site(office: Office) -> str:
     def lie(alpha: SitePeer, work: object, study: object) -> str:
         update = small_update(study)  # type: ignore[arg-type]
         alpha.store(update)
-        digest, key = digest_of_bytes(update), alpha.key
+        digest, key = digest_bytes(update), alpha.key
         alpha.key = office.folder.sites["beta"][1]
         receipt = alpha.receipt(work, digest, len(update))  # type: ignore[arg-type]
         alpha.key = key
@@ -286,7 +287,7 @@ def receipt_of_another_round(office: Office) -> str:
     def lie(alpha: SitePeer, work: object, study: object) -> str:
         update = small_update(study)  # type: ignore[arg-type]
         alpha.store(update)
-        digest = digest_of_bytes(update)
+        digest = digest_bytes(update)
         receipt = alpha.receipt(work, digest, len(update), round=2)  # type: ignore[arg-type]
         return alpha.give(work, digest, receipt=receipt).code  # type: ignore[arg-type]
 
@@ -298,7 +299,7 @@ def receipt_missing(office: Office) -> str:
     def lie(alpha: SitePeer, work: object, study: object) -> str:
         update = small_update(study)  # type: ignore[arg-type]
         alpha.store(update)
-        return alpha.give(work, digest_of_bytes(update)).code  # type: ignore[arg-type]
+        return alpha.give(work, digest_bytes(update)).code  # type: ignore[arg-type]
 
     return answering(office, lie)
 
@@ -308,7 +309,7 @@ def upload_larger_than_announced(office: Office) -> str:
     def lie(alpha: SitePeer, work: object, study: object) -> str:
         update = small_update(study)  # type: ignore[arg-type]
         part = wire.StorePart(
-            digest=digest_of_bytes(update), total_bytes=len(update), data=update + b"x"
+            digest=digest_bytes(update), total_bytes=len(update), data=update + b"x"
         )
         return office.denied(lambda: alpha.exchange.Store(iter([part])))
 
@@ -334,7 +335,7 @@ def poisoned_update(office: Office) -> str:
     with office.site("alpha") as alpha:
         work = alpha.work()
         alpha.store(poison)
-        digest = digest_of_bytes(poison)
+        digest = digest_bytes(poison)
         alpha.give(work, digest, receipt=alpha.receipt(work, digest, len(poison)))
     with office.site("beta") as beta:
         beta.answer(beta.work(), study)

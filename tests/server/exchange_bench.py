@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.study import Study
 from tests.protocol.samples import study
 from tests.server.peers import (
     Federation,
     SitePeer,
     Work,
-    digest_of_bytes,
     small_update,
 )
 
@@ -41,4 +41,4 @@ def uploaded(alpha: SitePeer) -> tuple[Work, str, int]:
     work = alpha.work()
     update = small_update(TINY)
     alpha.store(update)
-    return work, digest_of_bytes(update), len(update)
+    return work, digest_bytes(update), len(update)

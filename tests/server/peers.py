@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 import larrey_server.flower  # noqa: F401 - sets flwr's switches before flwr is imported
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.certificates import Credential, issue_client, issue_server, make_authority
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout
@@ -287,7 +287,7 @@ class SitePeer:
         return b"".join(chunk.data for chunk in self.exchange.Fetch(request))
 
     def store(self, data: bytes, offset: int = 0, until: int | None = None) -> wire.OfferReply:
-        digest = digest_of_bytes(data)
+        digest = digest_bytes(data)
         end = len(data) if until is None else until
         parts = (
             wire.StorePart(
@@ -340,7 +340,7 @@ class SitePeer:
         assert len(model) == work.fields["model_bytes"]
         update = small_update(study, seed)
         assert self.store(update).complete
-        digest = digest_of_bytes(update)
+        digest = digest_bytes(update)
         return self.give(work, digest, receipt=self.receipt(work, digest, len(update)))
 
 
@@ -382,10 +382,6 @@ def small_update(study: Study, seed: int = 0) -> bytes:
     return pack(layout, values / np.float32(1e3 * np.linalg.norm(values)))
 
 
-def digest_of_bytes(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
     """Return as soon as something holds."""
     end = time.monotonic() + limit_s
@@ -398,8 +394,7 @@ def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
 def running(folder: Folder, state: Path) -> Iterator[Federation]:
     hub = Hub(folder.settings(state))
     try:
-        federation = Federation(folder, hub)
-        federation.vouch("test/1", "demo/2026/1")
+        (federation := Federation(folder, hub)).vouch("test/1", "demo/2026/1")
         yield federation
     finally:
         hub.stop()

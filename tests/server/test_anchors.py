@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.decisions import Anchor, AnchoredSpend
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import sign
@@ -17,7 +18,7 @@ from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_server.anchors import SCHEMA, AnchorRow, newest_anchor, put_anchor
 from larrey_server.serve import Hub
 from tests.server.exchange_bench import TINY, start
-from tests.server.peers import Federation, Folder, SitePeer, digest_of_bytes, small_update
+from tests.server.peers import Federation, Folder, SitePeer, small_update
 
 
 def make_anchor(peer: SitePeer, ledger: int, audit: int = 1, **changes: object) -> bytes:
@@ -52,7 +53,7 @@ def give(peer: SitePeer, anchor: bytes) -> wire.GiveReply:
     """Answer the next task with an update and an anchor, as a node does."""
     work, update = peer.work(), small_update(TINY)
     peer.store(update)
-    digest = digest_of_bytes(update)
+    digest = digest_bytes(update)
     receipt = peer.receipt(work, digest, len(update))
     return peer.give(work, digest, receipt=receipt, anchor=anchor)
 

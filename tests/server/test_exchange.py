@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.models import phase_layout
 from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -22,7 +23,6 @@ from tests.server.peers import (
     Federation,
     Folder,
     SitePeer,
-    digest_of_bytes,
     running,
     small_update,
     until,
@@ -112,11 +112,11 @@ def test_a_cut_upload_resumes_where_it_ended(federation: Federation, alpha: Site
     update = small_update(BIG)
     cut = len(update) // 2
     assert alpha.store(update, until=cut).have_bytes == cut
-    offer = wire.OfferRequest(digest=digest_of_bytes(update), total_bytes=len(update))
+    offer = wire.OfferRequest(digest=digest_bytes(update), total_bytes=len(update))
     assert alpha.exchange.Offer(offer).have_bytes == cut
     reply = alpha.store(update, offset=cut)
     assert (reply.complete, reply.have_bytes) == (True, len(update))
-    digest = digest_of_bytes(update)
+    digest = digest_bytes(update)
     receipt = alpha.receipt(work, digest, len(update))
     assert alpha.give(work, digest, receipt=receipt).accepted
 
@@ -125,7 +125,7 @@ def test_a_download_resumes_at_an_offset(federation: Federation, alpha: SitePeer
     start(federation, BIG)
     model = str(alpha.work().fields["model"])
     whole = alpha.fetch(model)
-    assert digest_of_bytes(whole) == model
+    assert digest_bytes(whole) == model
     assert alpha.fetch(model, offset=1000) == whole[1000:]
 
 
@@ -136,7 +136,7 @@ def test_only_the_model_of_ones_own_task_is_readable(
     work = alpha.work()
     update = small_update(TINY, seed=5)
     alpha.store(update)
-    for digest in (digest_of_bytes(update), "sha256:" + "0" * 64, "../../signing.pem"):
+    for digest in (digest_bytes(update), "sha256:" + "0" * 64, "../../signing.pem"):
         code = refused(lambda digest=digest: alpha.fetch(digest))  # type: ignore[misc]
         assert code == (grpc.StatusCode.NOT_FOUND, "not-offered")
     assert alpha.fetch(str(work.fields["model"]))
@@ -160,9 +160,7 @@ def test_more_bytes_than_announced_are_refused(federation: Federation, alpha: Si
     start(federation)
     alpha.work()
     update = small_update(TINY)
-    part = wire.StorePart(
-        digest=digest_of_bytes(update), total_bytes=len(update), data=update + b"x"
-    )
+    part = wire.StorePart(digest=digest_bytes(update), total_bytes=len(update), data=update + b"x")
     code = refused(lambda: alpha.exchange.Store(iter([part])))
     assert code == (grpc.StatusCode.RESOURCE_EXHAUSTED, "upload-too-large")
 
@@ -187,8 +185,8 @@ def test_a_second_upload_for_a_task_takes_the_place_of_the_first(
     assert alpha.store(first).complete
     assert alpha.store(second).complete
     spool = federation.hub.coordinator.spool
-    assert not spool.complete(digest_of_bytes(first))
-    assert spool.complete(digest_of_bytes(second))
+    assert not spool.complete(digest_bytes(first))
+    assert spool.complete(digest_bytes(second))
 
 
 def test_a_slow_upload_goes_on_when_its_round_is_repeated(
@@ -203,11 +201,11 @@ def test_a_slow_upload_goes_on_when_its_round_is_repeated(
     (errand,) = [e for e in dispatch._errands.values() if e.site == "alpha"]
     errand.courier.cancel("alpha", errand.task)
     errand.courier.send("alpha", replace(errand.task, attempt=2))
-    offer = wire.OfferRequest(digest=digest_of_bytes(update), total_bytes=len(update))
+    offer = wire.OfferRequest(digest=digest_bytes(update), total_bytes=len(update))
     assert alpha.exchange.Offer(offer).have_bytes == cut
     errand.courier.cancel("alpha", replace(errand.task, attempt=2))
     errand.courier.send("alpha", replace(errand.task, round=2, model="sha256:" + "3" * 64))
-    assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == 0
+    assert federation.hub.coordinator.spool.have(digest_bytes(update), "alpha") == 0
 
 
 def test_each_call_of_a_round_takes_an_upload_of_its_own_size(
@@ -225,7 +223,7 @@ def test_each_call_of_a_round_takes_an_upload_of_its_own_size(
         told = pack(phase_layout(CALLED, "evaluate"), np.array([0.5], np.float32))
         for site, asked in ((alpha, work), (beta, beta.work())):
             assert site.store(told).complete  # the same bytes from both
-            digest = digest_of_bytes(told)
+            digest = digest_bytes(told)
             receipt = site.receipt(asked, digest, len(told))
             assert site.give(asked, digest, receipt=receipt).accepted
         assert alpha.work().fields["round"] == 2
@@ -242,7 +240,7 @@ def test_an_upload_is_not_carried_over_to_another_call_on_the_same_model(
     (errand,) = [e for e in dispatch._errands.values() if e.site == "alpha"]
     errand.courier.cancel("alpha", errand.task)
     errand.courier.send("alpha", replace(errand.task, phase="evaluate"))
-    assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == 0
+    assert federation.hub.coordinator.spool.have(digest_bytes(update), "alpha") == 0
 
 
 def test_a_task_survives_the_end_of_its_flower_run(federation: Federation, alpha: SitePeer) -> None:
@@ -268,12 +266,11 @@ def test_what_an_earlier_process_left_is_swept_but_a_running_upload_is_not(
             alpha.work()
             alpha.store(update, until=CHUNK // 2)
             assert (
-                federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha")
-                == CHUNK // 2
+                federation.hub.coordinator.spool.have(digest_bytes(update), "alpha") == CHUNK // 2
             )
     orphan = state / "spool" / ("4" * 64)
     orphan.write_bytes(b"x")
     os.utime(orphan, (1e9, 1e9))
     for federation in running(folder, state):
         assert not orphan.exists()
-        assert federation.hub.coordinator.spool.have(digest_of_bytes(update), "alpha") == CHUNK // 2
+        assert federation.hub.coordinator.spool.have(digest_bytes(update), "alpha") == CHUNK // 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.models import model_layout
 from larrey_protocol.tensors import pack
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -17,7 +18,6 @@ from tests.server.exchange_bench import TINY, rejected, start, uploaded
 from tests.server.peers import (
     Federation,
     SitePeer,
-    digest_of_bytes,
     make_give,
     small_update,
     until,
@@ -71,7 +71,7 @@ def test_an_update_over_the_norm_bound_is_refused_by_the_worker(
     layout = model_layout(TINY)
     update = pack(layout, np.full(layout.size, 1e6, np.float32))
     alpha.store(update)
-    digest = digest_of_bytes(update)
+    digest = digest_bytes(update)
     assert alpha.give(work, digest, receipt=alpha.receipt(work, digest, len(update))).accepted
     until(lambda: rejected(federation, "update-over-norm") == 1)
 
@@ -145,7 +145,7 @@ def test_a_failure_of_ours_is_told_without_its_text(
     alpha.work()
     update = small_update(TINY)
     spool = federation.hub.coordinator.spool
-    (spool.folder / (digest_of_bytes(update)[7:] + ".alpha.part")).mkdir()
+    (spool.folder / (digest_bytes(update)[7:] + ".alpha.part")).mkdir()
     assert refused(lambda: alpha.store(update)) == (grpc.StatusCode.INTERNAL, "internal-error")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Answer, Certificate, Proposal, open_signed, sign
@@ -17,7 +18,7 @@ from larrey_protocol.study import Study
 from larrey_protocol.v1.larrey_pb2 import AnswerRequest, TakeRequest
 from larrey_server.serve import Hub
 from tests.protocol.samples import study
-from tests.server.peers import Federation, Folder, digest_of_bytes, running, until
+from tests.server.peers import Federation, Folder, running, until
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_the_latest_model_is_the_certified_one(federation: Federation, tmp_path:
         until(lambda: operator.list()[0]["state"] == "ended")
         operator.model("tiny", -1, tmp_path / "model.safetensors")
         document = json.loads(operator.certificate("tiny").document)
-    assert digest_of_bytes((tmp_path / "model.safetensors").read_bytes()) == document["model"]
+    assert digest_bytes((tmp_path / "model.safetensors").read_bytes()) == document["model"]
 
 
 def test_nothing_starts_below_the_quorum(federation: Federation) -> None:
