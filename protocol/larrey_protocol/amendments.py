@@ -31,7 +31,7 @@ class Change:
     @property
     def is_operational(self) -> bool:
         """Return whether the change lets nothing more leave a site."""
-        if self.place == "file.rounds.deadline_s":
+        if self.place in {"file.rounds.deadline_s", "file.rounds.patience"}:
             return True
         if self.place != "file.rounds.quorum":
             return False

@@ -25,11 +25,18 @@ __all__ = [
     "PolicySignature",
     "Registration",
     "SiteOrder",
+    "Verb",
 ]
 
 Digest = Annotated[str, Field(pattern=DIGEST.pattern)]
 DigestOrNone = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Head = Annotated[str, Field(pattern=r"^\d{1,12}:(sha256:[0-9a-f]{64})?$")]
+
+
+Verb = Literal[
+    "launch", "pause", "halt", "resume", "close", "withdraw", "release",
+    "exclude", "include", "extend", "retry",  # on call: they let nothing more leave a site
+]  # fmt: skip
 
 
 class Approval(Record):
@@ -57,8 +64,9 @@ class Order(Record):
 
     study: Digest
     number: int = Field(ge=1, le=LARGEST)
-    verb: Literal["launch", "pause", "halt", "resume", "close", "withdraw", "release"]
-    subject: str = Field("", max_length=80)  # site withdrawn, digest of the model released
+    verb: Verb
+    subject: str = Field("", max_length=80)  # a site, the digest of a released model, seconds
+    reason: str = Field("", max_length=200)  # in the person's words, for the record
     person: PersonName
     at: float
 

@@ -54,6 +54,7 @@ LISTED: Mapping[str, Mapping[str, Field]] = {
     "larrey.v1.TakeRequest": {
         "node_version": _public("version", "of the installed software"),
         "studies_seen": _public("count", "the coordinator's own counter"),
+        "opens_at": _public("number", "when the site's next training window opens, by its clock"),
     },
     "larrey.v1.FetchRequest": {
         "digest": _public("digest", "of the model that the coordinator offers"),

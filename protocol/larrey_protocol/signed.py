@@ -86,7 +86,9 @@ class Contribution(Record):
 
     site: SiteName
     round: int
-    outcome: Literal["contributed", "late", "refused", "absent", "halted"]
+    outcome: Literal[
+        "contributed", "late", "refused", "absent", "halted", "waiting", "excluded"
+    ]  # waiting: outside its training window; excluded: by a person's order
     code: str = ""  # why not, where not
     epsilon: float = -1.0
     bytes: int = 0

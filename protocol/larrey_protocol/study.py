@@ -85,6 +85,7 @@ class Training(Record):
     local_steps: int = Field(1, ge=1, le=10_000)  # H
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round
+    encoding: Literal["float32", "float16", "int8"] = "float32"  # of updates, after clip and noise
     app: AppName | None = None  # a standard Flower app that the site's policy lists by digest
     calls: tuple[Call, ...] = ("train",)  # handlers of the app, in order, all on the round's model
     metrics: tuple[MetricName, ...] = Field((), max_length=64)  # all that evaluate and query tell
@@ -130,9 +131,15 @@ class NoPrivacy(Record):
 
 
 class Rounds(Record):
-    """Operational limits of a round."""
+    """Operational limits of a round.
+
+    Every site has a deadline of its own: ``patience`` times what it usually takes. ``deadline_s``
+    is the most that a round may take, and what a site without a history gets.
+    """
 
     quorum: int = Field(ge=1)
+    required: tuple[SiteName, ...] = Field((), max_length=1000)  # no round is applied without them
+    patience: float = Field(3.0, ge=1, le=100)
     deadline_s: float = Field(600.0, gt=0, le=7 * 86400)
 
 
@@ -160,6 +167,9 @@ class StudyFile(Record):
             raise ValueError("a site is listed twice")
         if self.rounds.quorum > len(names):
             raise ValueError(f"quorum {self.rounds.quorum} is more than the {len(names)} sites")
+        unknown = [site for site in self.rounds.required if site not in names]
+        if unknown:
+            raise ValueError(f"required names '{unknown[0]}', which is none of the sites")
         if self.training.app and self.privacy.mechanism != "none":
             raise ValueError("a standard Flower app is unaccounted: it needs mechanism = 'none'")
         return self

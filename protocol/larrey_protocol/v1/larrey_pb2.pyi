@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TakeRequest(_message.Message):
-    __slots__ = ("node_version", "studies_seen")
+    __slots__ = ("node_version", "studies_seen", "opens_at")
     NODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     STUDIES_SEEN_FIELD_NUMBER: _ClassVar[int]
+    OPENS_AT_FIELD_NUMBER: _ClassVar[int]
     node_version: str
     studies_seen: int
-    def __init__(self, node_version: _Optional[str] = ..., studies_seen: _Optional[int] = ...) -> None: ...
+    opens_at: float
+    def __init__(self, node_version: _Optional[str] = ..., studies_seen: _Optional[int] = ..., opens_at: _Optional[float] = ...) -> None: ...
 
 class TakeReply(_message.Message):
     __slots__ = ("messages", "objects", "studies_revision", "server_time", "witness")
