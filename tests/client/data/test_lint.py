@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from larrey_client.data.cells import Cells
-from larrey_client.data.lint import identifies_by_name, is_nir, lint_values, looks_like
+from larrey_client.data.forms import looks_like
+from larrey_client.data.lint import identifies_by_name, lint_values
+from larrey_client.data.numbers import is_nir
 from larrey_protocol.contract import Contract
 from tests.client.training.conftest import CONTRACT
 
