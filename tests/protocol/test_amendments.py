@@ -20,7 +20,7 @@ from tests.protocol.samples import study
 PARENT = study()
 Place = tuple[str | int, ...]
 OWN = {("file", "study", "version"), ("file", "study", "parent")}
-PATIENCE = {"file.rounds.deadline_s", "file.rounds.quorum"}
+PATIENCE = {"file.rounds.deadline_s", "file.rounds.patience", "file.rounds.quorum"}
 
 
 def leaves(value: Any, place: Place = ()) -> Iterator[Place]:
