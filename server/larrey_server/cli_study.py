@@ -36,6 +36,12 @@ Works without a coordinator: validates study and contract, recomputes the claime
 patient, add/remove neighbours, PLD, over rounds and spare rounds) and prints the digest that
 hospitals sign.
 """
+_WATCH = """example:
+  larrey study watch heart --operator operator.toml
+
+Exit status: 0 it ended COMPLETE; 3 PARTIAL; 4 FAILED; 5 a person closed it. 1: it has not ended, or
+the coordinator refused or was not reached; 2: wrong usage.
+"""
 
 
 def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -61,6 +67,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     watch = online(
         verbs, "watch", "follow a study until it ends", _watch, "larrey study watch heart"
     )
+    watch.epilog = _WATCH
     watch.add_argument("study", help=STUDY)
     model = online(
         verbs, "model", "save a model", _model, "larrey study model heart --out model.safetensors"

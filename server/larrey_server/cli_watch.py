@@ -13,6 +13,9 @@ __all__ = ["describe", "follow", "lines", "stopped"]
 
 Facts = dict[str, Any]  # Any: JSON
 
+_STATUS = {"COMPLETE": 0, "PARTIAL": 3, "FAILED": 4}
+_CLOSED = 5
+_UNENDED = 1
 _ROW = "{:<7}  {:>9}  {:>11}  {:>11}  {}"
 _HEAD = _ROW.format("ROUND", "TIME", "CONTRIBUTED", "EPSILON", "REMARKS")
 _BY_ORDER = {
@@ -23,19 +26,27 @@ _BY_ORDER = {
 
 
 def follow(events: Iterable[Facts], *, as_json: bool) -> int:
-    """Print events until they end; return 0 unless the study failed."""
-    outcome = ""
+    """Print events until they end; return the exit status, which says how the study ended.
+
+    0 for COMPLETE, 3 for PARTIAL, 4 for FAILED, 5 for a study that a person closed, whatever it had
+    reached; 1 where it has not ended. 2 is a wrong usage everywhere.
+    """
+    status = _UNENDED
 
     def heard() -> Iterator[Facts]:
-        nonlocal outcome
+        nonlocal status
         for event in events:
-            outcome = str(event.get("outcome") or outcome)
+            if event.get("outcome"):
+                is_closed = event.get("reason") == "closed-by-order"
+                status = _CLOSED if is_closed else _STATUS[event["outcome"]]
             yield event
 
     for line in map(json.dumps, heard()) if as_json else lines(heard()):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    return 1 if outcome == "FAILED" else 0
+    if status == _UNENDED:
+        sys.stderr.write("the coordinator ended the watch; the study has not ended\n")
+    return status
 
 
 def lines(events: Iterable[Facts]) -> Iterator[str]:

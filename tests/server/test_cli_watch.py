@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from larrey_server.cli import main
 from larrey_server.cli_watch import describe, follow, lines
 
 Facts = dict[str, Any]
@@ -82,7 +83,34 @@ def test_a_status_says_who_stopped_the_study_and_why() -> None:
     assert "halt ordered by coordinator (permit-expired) on 1970-01-01 00:00" in line
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("FAILED", 1), ("PARTIAL", 0)])
-def test_only_a_failed_study_fails_the_command(outcome: str, code: int) -> None:
-    end = {"event": "study-ended", "outcome": outcome, "reason": ""}
+@pytest.mark.parametrize(
+    ("outcome", "reason", "code"),
+    [
+        ("COMPLETE", "", 0),
+        ("PARTIAL", "sites-missing", 3),
+        ("FAILED", "below-quorum", 4),
+        ("PARTIAL", "closed-by-order", 5),
+        ("FAILED", "closed-by-order", 5),
+    ],
+)
+def test_the_exit_status_says_how_the_study_ended(outcome: str, reason: str, code: int) -> None:
+    ended = {"outcome": outcome, "reason": reason}
+    end = {"event": "study-ended"} | ended
     assert follow([end], as_json=False) == follow([end], as_json=True) == code
+    assert follow([status(state="ended", **ended)], as_json=False) == code  # ended before the watch
+
+
+def test_a_watch_that_ends_before_the_study_is_no_success(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert follow([status(outcome="")], as_json=True) == 1
+    assert "has not ended" in capsys.readouterr().err
+
+
+def test_the_help_of_the_command_tells_every_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "watch", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"{code} {name}" in told for code, name in ((3, "PARTIAL"), (4, "FAILED")))
