@@ -25,6 +25,7 @@ from larrey_client.vigil import Vigil
 from larrey_client.work import Worker
 from larrey_protocol.errors import LarreyError, TransportError
 from larrey_protocol.v1.larrey_pb2 import TakeReply
+from larrey_protocol.waypoints import reached
 
 __all__ = ["Agent"]
 
@@ -114,6 +115,8 @@ class Agent:
         if not self.desk.has_seen_anchors:  # before any request can come: is the state behind?
             self._seen = self.desk.sync()
             self._heard()
+            reached("agent.synced")
+        reached("agent.polling")
         reply = self.node.exchange.take(node_version(), self._seen)
         self._heard()
         try:
@@ -141,6 +144,8 @@ class Agent:
         except TransportError as error:
             logger.warning("a message was dropped: %s", error)
             return
+        if incoming is not None:
+            reached("agent.task-taken")
         while incoming is not None and not self.node.stopping.is_set():
             try:
                 self._requests.put((incoming, self.node.monotonic()), timeout=0.5)

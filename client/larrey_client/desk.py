@@ -29,6 +29,7 @@ from larrey_protocol.errors import IntegrityError, LarreyError
 from larrey_protocol.roster import open_under
 from larrey_protocol.signed import Proposal, Signed
 from larrey_protocol.study import Study
+from larrey_protocol.waypoints import reached
 
 __all__ = ["Desk"]
 
@@ -178,6 +179,7 @@ class Desk:
             store.audit("study-ended", store.coordinator, study=study)
             if decision is not None and decision.decision == "approved":
                 release(store, decision.dataset, study, at)
+        reached("agent.study-ended")
 
     def _case(self, study: Study) -> StudyCase:
         node, settings = self._node, self._node.settings

@@ -22,6 +22,7 @@ from larrey_protocol.errors import IntegrityError, TransportError
 from larrey_protocol.streams import STREAM_OPTIONS
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_protocol.waypoints import reached
 
 if TYPE_CHECKING:
     from larrey_client.border import Border
@@ -197,6 +198,7 @@ class Exchange:
             try:
                 for chunk in stream:
                     download.add(chunk.data)
+                    reached("agent.model-part-fetched")
                     self._count(0, len(chunk.data))
             finally:
                 stream.cancel()
@@ -328,6 +330,7 @@ def _parts(
         while goes_on():
             data = file.read(CHUNK_BYTES)
             yield wire.StorePart(digest=digest, total_bytes=total, offset=offset, data=data)
+            reached("agent.update-part-sent")
             offset += len(data)
             if offset >= total or not data:
                 return

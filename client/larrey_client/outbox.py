@@ -16,6 +16,7 @@ from larrey_client.node import Node, delays
 from larrey_client.records import Answered
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal, TransportError
 from larrey_protocol.refusals import MAY_LEAVE
+from larrey_protocol.waypoints import reached
 
 __all__ = ["Outbox", "patiently"]
 
@@ -103,8 +104,10 @@ class Outbox:
                     resume=is_repeat or count > 0,
                     goes_on=self._looking(require),
                 )
+            reached("agent.uploaded")
             require()
             reply = self._node.exchange.give(give)
+            reached("agent.given")
             if not reply.accepted:
                 logger.warning("update=%s not taken code=%r", answered.update[:19], code_of(reply))
             return reply.accepted

@@ -49,6 +49,7 @@ from larrey_client.views import studies_view, study_view, verify_view
 from larrey_client.watch import Anchors, open_watch
 from larrey_protocol.keys import SigningKey, fingerprint
 from larrey_protocol.streams import reuse_buffers
+from larrey_protocol.waypoints import reached
 
 if TYPE_CHECKING:
     from larrey_client.agent import Agent
@@ -117,6 +118,7 @@ def open_members(
         stack.callback(anchors.close)
         trainer = start_trainer(settings)  # first: it warms up while the rest is imported
         stack.callback(trainer.stop)
+        reached("agent.trainer-started")
         from larrey_client.agent import Agent
         from larrey_client.border import Border
         from larrey_client.closing import payload_closer

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from larrey_client.confinement.process import Plan, confine
 from larrey_client.frames import PeerClosed, receive_frame, send_frame
 from larrey_protocol.errors import DataError, LarreyError, TransportError
+from larrey_protocol.waypoints import reached
 
 if TYPE_CHECKING:
     from larrey_client.assignment import Assignment
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             plan = Plan.parse(receive_frame(agent)[0])
             send_frame(agent, {"isolation": dict(confine(plan).reasons)})
+            reached("trainer.confined")
         except TransportError:  # the agent is gone already
             return 1
         return _Server(device=plan.device, is_warm=options.warm).serve(agent)
@@ -90,6 +92,7 @@ class _Server:
 
         self._assignment = None
         made = self._assignment = assign(files, frame, device=self._device)
+        reached("trainer.loaded")
         self._warm_up(made.warm)
         return {"units": made.units, "content": made.content, "excluded": made.excluded}
 
@@ -115,16 +118,21 @@ class _Server:
             raise LarreyError("study-not-loaded", "the trainer holds no such study")
         if self._warming is not None:
             self._warming.join()
-        return self._assignment.call(
+        reached("trainer.training-begun")
+        update = self._assignment.call(
             files[0],
             round_number=frame["round"],
             phase=frame["phase"],
             sequence=frame["sequence"],
         )
+        reached("trainer.update-made")
+        return update
 
 
 def _import_app() -> None:
     import larrey_client.app  # noqa: F401  torch, opacus: seconds that the first round then saves
+
+    reached("trainer.warmed")
 
 
 def _report(error: LarreyError) -> dict[str, Any]:

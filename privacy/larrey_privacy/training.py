@@ -31,6 +31,7 @@ from larrey_privacy.losses import LOSSES, RowLoss, loss_named
 from larrey_privacy.noise import NoiseStream, grid_of, round_to_grid
 from larrey_privacy.sampler import Draw, PoissonSampler
 from larrey_protocol.errors import Refusal, UsageError
+from larrey_protocol.waypoints import reached
 
 __all__ = [
     "LOSSES",
@@ -209,6 +210,7 @@ def _descend(
         velocity += step
         now -= plan.learning_rate * velocity
         _load(model, now)
+        reached("trainer.step-done")
     return TrainedRound((now - start).astype(np.float32), plan.local_steps)
 
 

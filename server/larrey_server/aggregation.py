@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import IntegrityError, LarreyError
 from larrey_protocol.tensors import TensorLayout
+from larrey_protocol.waypoints import reached
 from larrey_strategies.contract import State, Strategy, Vector
 from larrey_strategies.mean import weighted_mean
 from larrey_strategies.registry import make_strategy
@@ -86,6 +87,7 @@ def average(job: Averaging) -> str:
         for start, count in _stretches(job.layout.size, len(weights)):
             block = sources.read(job.layout, kept, start, count)
             params, state = _step(strategy, block, weights)
+            reached("aggregator.block-summed")
             model.append(params)
             if vectors is not None:
                 for index, name in enumerate(names):
@@ -190,7 +192,9 @@ def _replacing(path: Path, layout: TensorLayout) -> Iterator[_Output]:
     try:
         yield _Output(descriptor, layout)
         os.fsync(descriptor)
+        reached("aggregator.model-written")
         part.replace(path)
+        reached("aggregator.model-renamed")
         sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -266,6 +270,7 @@ def _check(body: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
     try:
         bound = body["norm_bound"]
         facts = check_update(descriptor, _layout(body["layout"]), norm_bound=bound)
+        reached("aggregator.update-checked")
     finally:
         os.close(descriptor)
     return {"norm": facts.norm}
@@ -289,6 +294,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     for line in requests:
         answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
         answers.flush()
+        reached("aggregator.answered")
 
 
 def _die_with_parent(parent: int) -> None:
@@ -306,6 +312,7 @@ def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator ends it by closing the pipe
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one descriptor a site
+    reached("aggregator.started")
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

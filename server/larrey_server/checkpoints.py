@@ -14,6 +14,7 @@ from pathlib import Path
 from larrey_protocol.canonical import short
 from larrey_protocol.models import initial_parameters, model_layout
 from larrey_protocol.study import Study
+from larrey_protocol.waypoints import reached
 from larrey_server.aggregation import sync_folder
 from larrey_server.spool import Spool
 
@@ -50,6 +51,7 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        reached("coordinator.start-written")
         sync_folder(self._folder)
         sync_folder(self._folder.parent)
         return f"sha256:{digest.hexdigest()}"

@@ -17,6 +17,7 @@ from larrey_protocol.decisions import DeletionReceipt, Order
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Signed, open_signed
 from larrey_protocol.study import Study
+from larrey_protocol.waypoints import reached
 from larrey_server.closing import COORDINATOR, Closer
 from larrey_server.journal import StudyRow
 from larrey_server.lineage import descendants, models_with
@@ -60,6 +61,7 @@ class Commander:
         with self._turn:
             order = self.orders.take(signed, self._check)
             if order is not None:
+                reached("coordinator.order-kept")
                 self._enact(order, signed.signer)
         order = order or open_signed(signed, Order, signed.signer)
         conductor = self._coordinator.conductor(order.study)

@@ -19,6 +19,7 @@ from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.signed import Signed
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_protocol.waypoints import reached
 from larrey_server.coordinator import Coordinator
 from larrey_server.doorbell import Doorbell
 from larrey_server.flower.courier import Errand
@@ -135,7 +136,9 @@ class ExchangeService(stubs.ExchangeServicer):
         try:
             self._post.give(envelope, {part.id: part.content for part in request.objects})
             reply = errand.courier.read(message_id)
+            reached("coordinator.reply-read")
             receipt = self._checked(errand, reply, request.receipt)
+            reached("coordinator.receipt-checked")
             update, code = reply.update, reply.code
         except (Refusal, IntegrityError) as error:
             fault = code = error.code
@@ -146,6 +149,7 @@ class ExchangeService(stubs.ExchangeServicer):
         if not update:
             self._dispatch.reject(errand)
         self._coordinator.answered(errand, update, receipt, code)
+        reached("coordinator.reply-taken")
         return wire.GiveReply(accepted=not fault, code=fault)
 
     def _lost(self, site: str, bell: Doorbell, guest: int) -> None:
@@ -165,6 +169,7 @@ class ExchangeService(stubs.ExchangeServicer):
             sites = errand.courier.study.file.site_names
             reply.witness.extend(self._coordinator.anchors.of_others(site, sites))
         self._post.confirm(site, parcel)
+        reached("coordinator.task-handed-over")
         return reply
 
     def _reply(self, site: str) -> wire.TakeReply:
@@ -194,6 +199,7 @@ class ExchangeService(stubs.ExchangeServicer):
                 if part.offset != writer.offset:
                     raise Refusal("upload-gap", f"expected byte {writer.offset}")
                 writer.write(part.data)
+                reached("coordinator.upload-part-written")
 
     def _checked(self, errand: Errand, reply: SiteReply, receipt: bytes) -> Signed | None:
         """Return the receipt of an acceptable answer; None with a site's own refusal."""
@@ -231,6 +237,7 @@ def chunks(descriptor: int, offset: int) -> Iterator[wire.Chunk]:
         while offset < total:
             data = os.pread(descriptor, CHUNK_BYTES, offset)
             yield wire.Chunk(data=data, total_bytes=total)
+            reached("coordinator.model-part-sent")
             offset += len(data)
     finally:
         os.close(descriptor)
