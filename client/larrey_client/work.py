@@ -47,6 +47,7 @@ from larrey_protocol.refusals import ABOUT_DATA
 from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import Call, DpSgd
 from larrey_protocol.tensors import TensorLayout
+from larrey_protocol.waypoints import reached
 
 __all__ = ["Worker"]
 
@@ -126,6 +127,7 @@ class Worker:
         if is_ours:  # no coordinator admits what another one's people stopped
             node.trainer.admit(task.study)  # before the gate is asked, which knows every stop
         approval = self._ask_gate(task, left, is_answered=stored is not None)
+        reached("agent.gate-passed")
         if stored is not None:
             return stored, True
         try:
@@ -179,11 +181,13 @@ class Worker:
         node, task, study = self._node, request.task, approval.study
         layout = model_layout(study)
         model = self._download(request, layout)
+        reached("agent.model-fetched")
         try:
             _check_model(model, layout)
             node.metrics.enter("training")
             with node.trainer_turn:
                 loaded = self._load(approval)
+                reached("agent.rows-loaded")
                 _enforce(decide_study(replace(approval, units=loaded.units)))
                 if request.deadline <= node.monotonic():  # fetching and loading take their time
                     raise Refusal("deadline-passed", "the round's deadline is over")
@@ -191,6 +195,7 @@ class Worker:
                 left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
                 wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
                 update = node.trainer.train(wish, model, timeout_s=left)
+                reached("agent.trained")
         except LarreyError as error:
             if error.code == "trainer-interrupted":  # the gate says by whom, in its own code
                 self._ask_gate(task, 1.0, is_answered=True)
@@ -200,6 +205,7 @@ class Worker:
         snapshot = snapshot_commitment(node.store.secret(), task.study, loaded.content)
         try:
             with self._leaving(task, approval, update) as leaving:
+                reached("agent.checked")
                 return self._commit(task, approval, leaving, snapshot)
         finally:
             os.close(update)
@@ -245,7 +251,10 @@ class Worker:
                 "round-reserved", self._node.site,
                 study=task.study, round=task.round, subject=task.model,
             )  # fmt: skip
+            reached("agent.reserving")
+        reached("agent.reserved")
         self._forget_settled()
+        reached("agent.answers-dropped")
         self._show_budget(approval)
         return entry.seq
 
@@ -273,6 +282,7 @@ class Worker:
         """Keep what leaves, sign for it, durably."""
         study, store = approval.study, self._node.store
         digest, size = self._outbox.spool(update)
+        reached("agent.update-spooled")
         family, hold = family_of(store, approval.dataset), held(store, approval.dataset, task.study)
         used = hold.rounds_used if hold else 0
         epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
@@ -291,6 +301,8 @@ class Worker:
             receipt = sign(draft.model_copy(update={"snapshot": snapshot}), self._node.key)
             answered = Answered(digest, size, receipt.to_bytes())
             store.add_answer(task.key, answered)
+            reached("agent.answer-committing")
+        reached("agent.answer-committed")
         self._node.anchors.publish()
         if task.phase == TRAIN:
             self._node.metrics.train_steps.inc(study.file.training.local_steps)

@@ -22,6 +22,7 @@ from larrey_protocol.keys import SigningKey
 from larrey_protocol.permit import Permit
 from larrey_protocol.signed import Answer, Signed
 from larrey_protocol.study import Study
+from larrey_protocol.waypoints import reached
 from larrey_server import told
 from larrey_server.aggregator import Aggregator
 from larrey_server.anchors import AnchorBook
@@ -131,6 +132,7 @@ class Coordinator:
             self.commander.catch_up(row)
         self.commander.close_due()
         told.catch_up(self)
+        reached("coordinator.resumed")
 
     def propose(self, signed: Signed) -> Study:
         """Store a proposal; see `StudyBook.propose`."""
@@ -343,6 +345,7 @@ class Coordinator:
             running = self._running.pop(study.digest, None)
         if running is not None:
             running[1].close()
+        reached("coordinator.study-closed")
         self.book.changed(study.file.site_names)
         self.wake(study.file.site_names)
         self.feed.publish(study.digest, None)

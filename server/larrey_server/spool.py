@@ -20,6 +20,7 @@ from pathlib import Path
 
 from larrey_protocol.canonical import DIGEST, digest_bytes
 from larrey_protocol.errors import IntegrityError, Refusal
+from larrey_protocol.waypoints import reached
 
 __all__ = ["Spool", "SpoolWriter"]
 
@@ -256,6 +257,7 @@ class Spool:
                 del self._writers[digest, owner]
             if found == digest:
                 _part(path, owner).replace(path)
+                reached("coordinator.upload-whole")
                 self._sound.add(digest)
             elif found is not None:
                 _part(path, owner).unlink(missing_ok=True)

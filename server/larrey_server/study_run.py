@@ -22,6 +22,7 @@ from larrey_protocol.models import phase_layout
 from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt, Signed, sign
 from larrey_protocol.study import Study
+from larrey_protocol.waypoints import reached
 from larrey_server.aggregator import Aggregator, Outcome
 from larrey_server.certificate import make_certificate
 from larrey_server.checkpoints import Checkpoints
@@ -207,6 +208,7 @@ class StudyRun:
             self._take(answer, error.code)
             return
         self._keep(answer.update)
+        reached("coordinator.update-kept")
         if not self._around.spool.complete(answer.update):
             self._take(answer, "update-missing")
             return
@@ -217,6 +219,7 @@ class StudyRun:
             norm_bound(self._study, answer.site, key.phase),
             lambda outcome: self._post(Checked(answer, receipt, outcome)),
         )
+        reached("coordinator.check-asked")
 
     def _checked(self, message: Checked) -> None:
         answer, code = message.arrived, message.outcome.code
@@ -251,6 +254,7 @@ class StudyRun:
         if code:
             logger.warning("refused study=%s site=%s code=%s", self._name, answer.site, code)
         self._feed(Replied(answer.at, key, reply))
+        reached("coordinator.answer-counted")
 
     def _ignore(self, answer: Arrived) -> None:
         """Drop an answer that nobody waits for: too late, or a repetition."""
@@ -288,6 +292,7 @@ class StudyRun:
         if outcome.code:
             text = f"round {self.state.round} of {self._name} could not be aggregated"
             raise IntegrityError(outcome.code, text, "Mend it, then start the coordinator again.")
+        reached("coordinator.model-made")
         metrics = mean_metrics(self._study, self.state, self._around.spool.path)
         self._feed(Aggregated(self._around.clock(), outcome.digest, metrics=metrics))
 
@@ -299,6 +304,7 @@ class StudyRun:
         if any(isinstance(action, Commit) for action in actions):
             rows = tuple(ContributionRow(cell, self._receipt_of(cell)) for cell in cells)
             self._around.journal.commit(self._transition(before, after, rows))
+            reached("coordinator.journal-committed")
         self.state = after
         for action in actions:
             self._carry_out(action, before)
@@ -313,6 +319,7 @@ class StudyRun:
             case Send():
                 task = self._sent[action.site] = self._task()
                 self._around.courier.send(action.site, task)
+                reached("coordinator.task-sent")
             case Cancel() if action.site in self._sent:
                 self._around.courier.cancel(action.site, self._sent.pop(action.site))
             case Cancel():
@@ -329,6 +336,7 @@ class StudyRun:
                 self._around.aggregator.aggregate(
                     order, lambda outcome: self._post(Averaged(outcome, attempt))
                 )
+                reached("coordinator.aggregate-asked")
 
     def _task(self) -> Task:
         key, layout = task_key(self.state), self._checkpoints.layout
@@ -350,6 +358,7 @@ class StudyRun:
             for update in tuple(self._kept):
                 self._drop(update)
             self._checkpoints.forget_state(self.state.applied - 1)
+            reached("coordinator.updates-dropped")
         self._offer()
 
     def _receipt_of(self, cell: Cell) -> bytes | None:
@@ -375,7 +384,9 @@ class StudyRun:
             audit_head=head,
             ended_at=self._around.wall(),
         )
-        return sign(certificate, self._around.signer).to_bytes()
+        signed = sign(certificate, self._around.signer)
+        reached("coordinator.certificate-signed")
+        return signed.to_bytes()
 
     def _offer(self) -> None:
         """Let sites fetch the newest model, no older one, and none after the end."""
@@ -385,6 +396,7 @@ class StudyRun:
             return
         if model:
             self._checkpoints.offer(spool, state.applied, model)
+            reached("coordinator.model-offered")
         if self._offered:
             spool.release(self._offered)
         self._offered = model
