@@ -96,10 +96,10 @@ class DocumentRow:
 
 @dataclass(frozen=True, slots=True)
 class ContributionRow:
-    """What a site did in one attempt, with the receipt it signed, if any."""
+    """What a site did in one attempt, with the receipts it signed, if any."""
 
     cell: Cell
-    receipt: bytes | None = None  # Signed Receipt, travelling form
+    receipts: tuple[bytes, ...] = ()  # Signed Receipt each, travelling form, in order of phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +308,8 @@ class Journal:
             'SELECT site, round, attempt, outcome, code, epsilon, nbytes, "update", receipt'
             " FROM contributions WHERE study = ? ORDER BY round, attempt, rowid"
         )
-        return tuple(ContributionRow(Cell(*row[:8]), row[8]) for row in self._rows(sql, study))
+        rows = [(Cell(*row[:8]), row[8] or b"") for row in self._rows(sql, study)]
+        return tuple(ContributionRow(cell, tuple(lines.splitlines())) for cell, lines in rows)
 
     def certificate(self, study: str) -> bytes | None:
         """Return the signed certificate of an ended study, in travelling form."""
@@ -394,4 +395,4 @@ def _contribution(study: str, row: ContributionRow) -> tuple[object, ...]:
     cell = row.cell
     place = (study, cell.round, cell.attempt, cell.site)
     what = (cell.outcome, cell.code, cell.epsilon, cell.nbytes, cell.update)
-    return (*place, *what, row.receipt)
+    return (*place, *what, b"\n".join(row.receipts) or None)  # canonical JSON: a line each

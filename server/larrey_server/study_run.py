@@ -119,7 +119,7 @@ class StudyRun:
         self._post = post
         self._checkpoints = Checkpoints(around.studies, study)
         self._checking: dict[str, Arrived] = {}
-        self._signed: dict[str, bytes] = {}  # receipts of the open attempt
+        self._signed: dict[str, dict[str, bytes]] = {}  # receipts of the open attempt, by phase
         self._uploads: set[str] = set()  # updates that counted in some attempt of the open round
         self._kept: set[str] = set()  # updates that nobody else may drop from the spool
         self._sent: dict[str, Task] = {}
@@ -244,8 +244,8 @@ class StudyRun:
         if not code and receipt is not None:
             self._keep_epsilon(answer.site, receipt.epsilon)
             self._uploads.add(answer.update)
-            if phase == self.state.plan.phases[0] and answer.receipt:  # of the update that counts
-                self._signed[answer.site] = answer.receipt.to_bytes()
+            if answer.receipt:
+                self._signed.setdefault(answer.site, {})[phase] = answer.receipt.to_bytes()
             nbytes = receipt.update_bytes
             reply = Reply(answer.site, phase, answer.update, "", receipt.epsilon, nbytes)
         elif answer.update:
@@ -302,7 +302,7 @@ class StudyRun:
         after, actions = advance(before, event)
         cells = tuple(cell for a in actions if isinstance(a, Commit) for cell in a.cells)
         if any(isinstance(action, Commit) for action in actions):
-            rows = tuple(ContributionRow(cell, self._receipt_of(cell)) for cell in cells)
+            rows = tuple(ContributionRow(cell, self._receipts_of(cell)) for cell in cells)
             self._around.journal.commit(self._transition(before, after, rows))
             reached("coordinator.journal-committed")
         self.state = after
@@ -361,8 +361,9 @@ class StudyRun:
             reached("coordinator.updates-dropped")
         self._offer()
 
-    def _receipt_of(self, cell: Cell) -> bytes | None:
-        return self._signed.get(cell.site) if cell.update else None
+    def _receipts_of(self, cell: Cell) -> tuple[bytes, ...]:
+        kept = self._signed.get(cell.site, {}) if cell.update else {}
+        return tuple(kept[phase] for phase in self.state.plan.phases if phase in kept)
 
     def _transition(
         self, before: State, state: State, rows: tuple[ContributionRow, ...]
@@ -379,7 +380,7 @@ class StudyRun:
         certificate = make_certificate(
             self._study,
             state,
-            [row.cell for row in (*journal.contributions(digest), *rows)],
+            (*journal.contributions(digest), *rows),
             declined={a.site: a.code for a in answers if a.decision == "refused"},
             audit_head=head,
             ended_at=self._around.wall(),

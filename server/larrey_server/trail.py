@@ -29,13 +29,13 @@ _SEEN = ("round-applied", "round-not-applied", "study-ended")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One contribution as the coordinator has it; ``receipt`` is None where none counted."""
+    """One contribution as the coordinator has it, with the receipts of all phases that counted."""
 
     study: str
     round: int
     site: str
     outcome: str
-    receipt: Signed | None
+    receipts: tuple[Signed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ def told(
             yield {"record": asdict(record)}
     for study in journal.studies():
         for row in journal.contributions(study.digest):
-            cell, receipt = row.cell, row.receipt
+            cell = row.cell
             yield {
                 "contribution": {
                     "study": study.digest,
                     "round": cell.round,
                     "site": cell.site,
                     "outcome": cell.outcome,
-                    "receipt": receipt.decode() if receipt else "",
+                    "receipts": [receipt.decode() for receipt in row.receipts],
                 }
             }
         certificate = journal.certificate(study.digest)
@@ -172,13 +172,14 @@ def reconcile(trail: Trail, export: Json) -> list[Difference]:
 
     Args:
         trail: the coordinator's.
-        export: of `larrey-site audit export`: site, key, records, receipts.
+        export: of `larrey-site audit export`: site, key, records, receipts, and as ``elsewhere``
+            the studies that other consortia of the site proposed.
 
     Raises:
         IntegrityError: ``audit-broken`` where either trail does not hold together, a signature's
             code, or ``malformed-document``.
     """
-    site, records, receipts = _opened(export)
+    site, records, receipts, elsewhere = _opened(export)
     verify_chain(trail.records)
     try:
         verify_chain(records)
@@ -187,25 +188,22 @@ def reconcile(trail: Trail, export: Json) -> list[Difference]:
     return [
         *_receipt_differences(trail, site, receipts),
         *_head_differences(trail, site, records, receipts),
-        *_approval_differences(trail, site, records),
+        *_approval_differences(trail, site, [r for r in records if r.study not in elsewhere]),
     ]
 
 
 def _receipt_differences(
     trail: Trail, site: str, receipts: Sequence[tuple[Receipt, Signed]]
 ) -> Iterator[Difference]:
-    theirs = {_key(r): (r, s) for r, s in receipts if r.phase == "train"}
+    theirs = {_key(receipt): (receipt, signed) for receipt, signed in receipts}
+    ours = [one for one in trail.contributions if one.site == site]
     mine = {
-        _key(receipt): (receipt, one.receipt)
-        for one in trail.contributions
-        if one.site == site and one.receipt is not None
-        for receipt in (_receipt(one.receipt),)
+        _key(receipt): (receipt, signed)
+        for one in ours
+        for signed in one.receipts
+        for receipt in (_receipt(signed),)
     }
-    explained = {
-        (one.study, one.round)
-        for one in trail.contributions
-        if one.site == site and not one.receipt
-    }
+    explained = {(one.study, one.round) for one in ours if not one.receipts}
     closed = {(record.study, record.round) for record in trail.records if record.action in _SEEN}
     for key, (receipt, signed) in theirs.items():
         place = (receipt.study, receipt.round)
@@ -228,8 +226,8 @@ def _head_differences(
             text = f"the site signed for record {number} of the coordinator, which is not there"
             yield Difference("missing", "record", receipt.study, receipt.round, number, text)
     for one in trail.contributions:
-        if one.site == site and one.receipt is not None:
-            for number in _lost(theirs, _receipt(one.receipt).audit_head):
+        for receipt in map(_receipt, one.receipts if one.site == site else ()):
+            for number in _lost(theirs, receipt.audit_head):
                 text = f"the site once signed record {number} of its trail, which is not there"
                 yield Difference("extra", "record", one.study, one.round, number, text)
 
@@ -267,17 +265,18 @@ def _number(head: str) -> int:
 
 def _opened(
     export: Json,
-) -> tuple[str, list[AuditRecord], list[tuple[Receipt, Signed]]]:
-    """Return a site's name, records and receipts, each receipt under the site's key."""
+) -> tuple[str, list[AuditRecord], list[tuple[Receipt, Signed]], frozenset[str]]:
+    """Return a site's name, records, receipts, each under the site's key, and others' studies."""
     try:
         records = [AuditRecord(**record) for record in export["records"]]
         signed = [Signed.from_bytes(json.dumps(one).encode()) for one in export["receipts"]]
         site, key = str(export["site"]), str(export["key"])
+        elsewhere = frozenset(export.get("elsewhere", ()))
     except (TypeError, KeyError) as error:
         raise IntegrityError(
             "malformed-document", "expected the output of larrey-site audit export"
         ) from error
-    return site, records, [(open_signed(one, Receipt, key), one) for one in signed]
+    return site, records, [(open_signed(one, Receipt, key), one) for one in signed], elsewhere
 
 
 def _sealed(trail: Trail, *, is_needed: bool) -> list[str]:
@@ -295,12 +294,12 @@ def _sealed(trail: Trail, *, is_needed: bool) -> list[str]:
 
 
 def _told(row: Json) -> Told:
-    receipt = Signed.from_bytes(row["receipt"].encode()) if row["receipt"] else None
-    return Told(row["study"], row["round"], row["site"], row["outcome"], receipt)
+    receipts = tuple(Signed.from_bytes(one.encode()) for one in row["receipts"])
+    return Told(row["study"], row["round"], row["site"], row["outcome"], receipts)
 
 
 def _receipts(trail: Trail) -> Iterator[Receipt]:
-    return (_receipt(one.receipt) for one in trail.contributions if one.receipt is not None)
+    return (_receipt(signed) for one in trail.contributions for signed in one.receipts)
 
 
 def _receipt(signed: Signed) -> Receipt:
@@ -314,4 +313,5 @@ def _key(receipt: Receipt) -> tuple[str, int, str, str]:
 
 def _about(receipt: Receipt, kind: str, text: str) -> Difference:
     index = _number(receipt.audit_head)
+    text = f"{receipt.phase}: {text}"
     return Difference(kind, "receipt", receipt.study, receipt.round, index, text)

@@ -28,6 +28,7 @@ from tests.server.peers import Federation, until
 
 KEY, COORDINATOR = SigningKey.generate(), SigningKey.generate()
 DIGEST = "sha256:" + "1" * 64
+PHASES = ("train", "evaluate")
 STUDY = StudyRow(DIGEST, "sketch", b"signed proposal", "proposed", 5.0)
 Change = Callable[[list[AuditRecord]], list[AuditRecord]]
 
@@ -54,11 +55,11 @@ class Both:
         for number in (1, 2):
             self.note("round-reserved", number)
             self.note("update-released", number)
-            receipt = self.receipt(number, journal.head())
-            self.receipts.append(receipt)
+            signed = [self.receipt(number, journal.head(), phase=phase) for phase in PHASES]
+            self.receipts += signed
             cell = Cell("alpha", number, 1, "contributed", nbytes=8)
             record = AuditRecord(0, 6.0 + number, "coordinator", "round-applied", DIGEST, number)
-            row = ContributionRow(cell, receipt.to_bytes())
+            row = ContributionRow(cell, tuple(one.to_bytes() for one in signed))
             journal.commit(Transition(DIGEST, {"round": number}, record, (row,)))
         self.trail = read_trail(told(journal))
         journal.close()
@@ -67,9 +68,11 @@ class Both:
         draft = AuditRecord(0, 1.0, "alpha", action, DIGEST, number)
         self.site.append(append_record(self.site[-1] if self.site else None, draft))
 
-    def receipt(self, number: int, peer_head: str, update: str = DIGEST) -> Signed:
+    def receipt(
+        self, number: int, peer_head: str, update: str = DIGEST, phase: str = "train"
+    ) -> Signed:
         made = Receipt(
-            study=DIGEST, site="alpha", round=number, phase="train", model_in=DIGEST,
+            study=DIGEST, site="alpha", round=number, phase=phase, model_in=DIGEST,
             update=update, update_bytes=8, epsilon=1.0, delta=1e-5, accountant="pld",
             ledger_head="0:", audit_head=self.site[-1].head, peer_head=peer_head, at=1.0,
         )  # fmt: skip
@@ -99,7 +102,7 @@ def named(found: list[Difference]) -> set[tuple[str, str, int, int]]:
 
 def test_an_untouched_trail_is_whole_and_agrees_with_the_site(both: Both) -> None:
     assert verify(both.trail)["audit_records"] == 4
-    assert verify(both.trail)["signed_heads"] == 2
+    assert verify(both.trail)["signed_heads"] == 4
     assert reconcile(both.trail, both.export()) == []
 
 
@@ -164,7 +167,7 @@ def test_the_seal_is_of_who_certifies_studies(both: Both, tmp_path: Path) -> Non
         sites=("alpha",), matrix=(), audit_head=both.trail.records[3].head, ended_at=9.0,
     )  # fmt: skip
     ours = replace(both.trail, seal=sealed, certificates=(sign(made, COORDINATOR),))
-    assert verify(ours, needs_seal=True)["signed_heads"] == 4
+    assert verify(ours, needs_seal=True)["signed_heads"] == 6
     with pytest.raises(IntegrityError, match="wrong-signer"):
         verify(replace(ours, certificates=(sign(made, KEY),)), needs_seal=True)
 
@@ -174,8 +177,35 @@ def test_a_receipt_that_the_coordinator_dropped_is_missing(both: Both) -> None:
     assert named(reconcile(dropped, both.export())) == {("missing", "receipt", 2, 5)}
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_receipt_of_any_phase_that_the_coordinator_dropped_is_missing(
+    both: Both, phase: str
+) -> None:
+    last = both.trail.contributions[1]
+    kept = replace(last, receipts=(last.receipts[1 - PHASES.index(phase)],))
+    trail = replace(both.trail, contributions=(both.trail.contributions[0], kept))
+    (found,) = reconcile(trail, both.export())
+    assert (found.kind, found.what, found.round) == ("missing", "receipt", 2)
+    assert found.text.startswith(f"{phase}: ")
+
+
+def test_two_receipts_of_a_later_phase_are_different(both: Both) -> None:
+    head, other = both.trail.records[2].head, "sha256:" + "2" * 64
+    both.receipts[3] = both.receipt(2, head, update=other, phase="evaluate")
+    assert named(reconcile(both.trail, both.export())) == {("different", "receipt", 2, 5)}
+
+
+def test_an_approval_for_another_consortium_is_no_difference(both: Both) -> None:
+    other = "sha256:" + "3" * 64
+    both.site.append(append_record(
+        both.site[-1], AuditRecord(0, 1.0, "ada", "study-approved", other)
+    ))  # fmt: skip
+    assert named(reconcile(both.trail, both.export())) == {("missing", "approval", 0, 6)}
+    assert reconcile(both.trail, both.export(elsewhere=[other])) == []
+
+
 def test_a_receipt_of_a_round_that_did_not_count_is_no_difference(both: Both) -> None:
-    late = replace(both.trail.contributions[1], outcome="late", receipt=None)
+    late = replace(both.trail.contributions[1], outcome="late", receipts=())
     trail = replace(both.trail, contributions=(both.trail.contributions[0], late))
     assert reconcile(trail, both.export()) == []
 
@@ -186,14 +216,14 @@ def test_a_receipt_of_a_round_that_is_still_open_is_no_difference(both: Both) ->
 
 
 def test_a_receipt_that_the_site_does_not_have_is_extra(both: Both) -> None:
-    receipts = [json.loads(both.receipts[0].to_bytes())]
+    receipts = [json.loads(one.to_bytes()) for one in both.receipts[:2]]
     found = reconcile(both.trail, both.export(receipts=receipts))
     assert named(found) == {("extra", "receipt", 2, 5)}
 
 
 def test_two_receipts_for_one_piece_of_work_are_different(both: Both) -> None:
     other = both.receipt(2, both.trail.records[2].head, update="sha256:" + "2" * 64)
-    both.receipts[1] = other
+    both.receipts[2] = other
     assert named(reconcile(both.trail, both.export())) == {("different", "receipt", 2, 5)}
 
 

@@ -25,7 +25,7 @@ def lying(both: Both, **changes: Any) -> Trail:
     """Return the trail with one more receipt, in which the site lies."""
     receipt = Receipt.model_validate_json(both.receipts[0].document)
     lie = sign(receipt.model_copy(update={"round": 3, **changes}), KEY)
-    more = Told(DIGEST, 3, "alpha", "contributed", lie)
+    more = Told(DIGEST, 3, "alpha", "contributed", (lie,))
     return replace(both.trail, contributions=(*both.trail.contributions, more))
 
 

@@ -21,7 +21,7 @@ STEP = Transition(
     STUDY.digest,
     {"round": 1},
     AuditRecord(0, 6.0, "coordinator", "study-launched", STUDY.digest),
-    (ContributionRow(Cell("alpha", 1, 1, "contributed", nbytes=8), b"receipt"),),
+    (ContributionRow(Cell("alpha", 1, 1, "contributed", nbytes=8), (b"receipt",)),),
 )
 
 
