@@ -38,12 +38,12 @@ from larrey_server.journal import Journal, StudyRow
 from larrey_server.lawbook import LawBook
 from larrey_server.membership import Authority, Membership
 from larrey_server.metrics import Metrics
-from larrey_server.presence import Presence
 from larrey_server.registry import Registry, public_key
 from larrey_server.round_values import plan_of, restore
 from larrey_server.rounds import begin
 from larrey_server.seal import Seal
 from larrey_server.settings import CoordinatorSettings
+from larrey_server.site_presence import SitePresence
 from larrey_server.spool import Spool
 from larrey_server.studies import StudyBook
 from larrey_server.watching import describe
@@ -81,8 +81,7 @@ class Coordinator:
         self.dispatch = Dispatch(
             self.engine, bare_reply=self._bare_reply, abandoned=self.spool.drop
         )
-        self._presence = Presence(time.monotonic)
-        self._comings = threading.Lock()  # conductors hear of them in the order they happen
+        self.presence = SitePresence(self.engine, metrics, self._conductors)
         self._aggregator = Aggregator.start()
         self._lock = threading.RLock()
         self._running: dict[str, tuple[Conductor, StudyCourier]] = {}
@@ -110,7 +109,7 @@ class Coordinator:
 
     def _dismissed(self, site: str) -> None:
         """Address a site no more whose membership ended."""
-        self.lost(site)
+        self.presence.lost(site)
         for conductor in self._conductors():
             conductor.site_stopped(site, "membership-ended")
         self.engine.bell(site).ring()
@@ -178,11 +177,8 @@ class Coordinator:
 
     def start(self, row: StudyRow, sites: Sequence[str], number: int) -> None:
         """Start a study with these sites, by the order of that number."""
-        with self._lock:
-            conductor = self.begin(self.book.study(row.digest))
-            conductor.launch(sites, number)
-            for site in set(self._presence.up()) & set(sites):
-                conductor.site_up(site)
+        conductor = self.begin(self.book.study(row.digest))
+        self.presence.introduce(conductor, sites, lambda: conductor.launch(sites, number))
         logger.info("study launched study=%s sites=%d", short(row.digest), len(sites))
 
     def status(self, row: StudyRow) -> Facts:
@@ -201,22 +197,6 @@ class Coordinator:
             **self._law_of(study),
             **self.commander.facts(row),
         }
-
-    def heard(self, site: str) -> None:
-        """Note a sign of life of a site."""
-        self.metrics.site_seen(site)
-        with self._comings:
-            is_back = self._presence.heard(site)
-            if is_back:
-                self._came(site)
-        if not is_back:
-            self.engine.heartbeat(site)
-
-    def lost(self, site: str) -> None:
-        """Note that a site's connection broke, as it does at once when its node is killed."""
-        with self._comings:
-            if self._presence.lost(site):
-                self._gone(site)
 
     def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
         """Carry a site's answer to the study's conductor."""
@@ -382,22 +362,7 @@ class Coordinator:
                 logger.exception("look failed")
 
     def _look(self, tick: int) -> None:
-        with self._comings:
-            for site in self._presence.silent():
-                self._gone(site)
+        self.presence.look()
         self._halt_lapsed()
         if tick % _CLOSING_TICKS == 0:
             self.commander.close_due()
-
-    def _came(self, site: str) -> None:
-        self.engine.activate(site)
-        logger.info("site up site=%s", site)
-        self.metrics.sites_up(self._presence.up())
-        for conductor in self._conductors():
-            conductor.site_up(site)
-
-    def _gone(self, site: str) -> None:
-        logger.warning("site down site=%s", site)
-        self.metrics.sites_up(self._presence.up())
-        for conductor in self._conductors():
-            conductor.site_down(site)

@@ -44,6 +44,7 @@ class ExchangeService(stubs.ExchangeServicer):
     def __init__(self, coordinator: Coordinator, gatekeeper: Gatekeeper) -> None:
         self._coordinator = coordinator
         self._dispatch = coordinator.dispatch
+        self._presence = coordinator.presence
         self._post = coordinator.post
         self._spool = coordinator.spool
         self._gatekeeper = gatekeeper
@@ -53,7 +54,8 @@ class ExchangeService(stubs.ExchangeServicer):
         site = self._gatekeeper.site_of(context)
         bell = self._coordinator.engine.bell(site)
         guest, end = bell.enter(), time.monotonic() + LONG_POLL_S
-        self._coordinator.heard(site)  # after it displaced an earlier poll; see `_lost`
+        # After it displaced an earlier poll; see `_lost`.
+        self._presence.heard(site, request.opens_at)
         context.add_callback(bell.ring)
         while self._coordinator.is_ready():
             heard = bell.rings
@@ -74,7 +76,7 @@ class ExchangeService(stubs.ExchangeServicer):
             if left <= 0 or self._coordinator.book.revision(site) != request.studies_seen:
                 break
             bell.wait(guest, heard, left)
-            self._coordinator.heard(site)
+            self._presence.heard(site)
         if not context.is_active():
             self._lost(site, bell, guest)
         return self._reply(site)
@@ -90,12 +92,16 @@ class ExchangeService(stubs.ExchangeServicer):
             descriptor = self._spool.open_read(request.digest)
         except LarreyError as error:
             context.abort(grpc.StatusCode.NOT_FOUND, error.code)
-        yield from chunks(descriptor, request.offset)
+        begun = time.monotonic()
+        try:
+            yield from chunks(descriptor, request.offset)
+        finally:  # cut or not, the site waited for it
+            self._dispatch.transferred(site, request.digest, begun)
 
     def Offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> wire.OfferReply:
         """Say how much of an upload already lies here."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._presence.heard(site)
         try:
             self._dispatch.claim_upload(site, request.digest, request.total_bytes)
             return self._have(site, request.digest, request.total_bytes)
@@ -107,12 +113,15 @@ class ExchangeService(stubs.ExchangeServicer):
     ) -> wire.OfferReply:
         """Take an upload from the offset its first part names."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._presence.heard(site)
         try:
-            first = next(request_iterator)
+            begun, first = time.monotonic(), next(request_iterator)
             self._dispatch.claim_upload(site, first.digest, first.total_bytes)
-            if not self._spool.complete(first.digest):
-                self._receive(site, first, request_iterator)
+            try:
+                if not self._spool.complete(first.digest):
+                    self._receive(site, first, request_iterator)
+            finally:
+                self._dispatch.transferred(site, first.digest, begun)
             return self._have(site, first.digest, first.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
@@ -122,7 +131,7 @@ class ExchangeService(stubs.ExchangeServicer):
     def Give(self, request: wire.GiveRequest, context: grpc.ServicerContext) -> wire.GiveReply:
         """Take a reply message: an update that lies here with its receipt, or a code."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._presence.heard(site)
         try:
             envelope = self._post.open(site, request.message)
         except Refusal as error:
@@ -156,9 +165,9 @@ class ExchangeService(stubs.ExchangeServicer):
         """Call a site down whose poll broke, unless it polls over a newer connection."""
         if bell.is_displaced(guest) or not self._coordinator.is_ready():
             return
-        self._coordinator.lost(site)
+        self._presence.lost(site)
         if bell.is_displaced(guest):  # the newer poll came meanwhile
-            self._coordinator.heard(site)
+            self._presence.heard(site)
 
     def _handed_over(self, site: str, parcel: Parcel) -> wire.TakeReply:
         reply = self._reply(site)

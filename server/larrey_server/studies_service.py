@@ -46,7 +46,7 @@ class StudiesService(stubs.StudiesServicer):
     ) -> wire.ListStudiesReply:
         """Return the signed proposals that name the caller, with permits and rosters."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._coordinator.presence.heard(site)
         reply = listing(self._coordinator.book, site)
         reply.orders.extend(self._coordinator.commander.orders_for(site))
         reply.anchors.extend(self._coordinator.anchors.of(site))
@@ -57,7 +57,7 @@ class StudiesService(stubs.StudiesServicer):
     ) -> wire.AnswerReply:
         """Store the caller's signed decision."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._coordinator.presence.heard(site)
         try:
             answer = self._coordinator.book.answer(site, Signed.from_bytes(request.answer))
         except IntegrityError as error:
@@ -71,7 +71,7 @@ class StudiesService(stubs.StudiesServicer):
     def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
         """Take another document that the caller signed; see `larrey_server.told`."""
         site = self._gatekeeper.site_of(context)
-        self._coordinator.heard(site)
+        self._coordinator.presence.heard(site)
         try:
             afterwards = hear(self._coordinator, site, Signed.from_bytes(request.document))
         except IntegrityError as error:

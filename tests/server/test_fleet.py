@@ -197,7 +197,7 @@ def test_a_studys_task_answered_over_the_plain_path_lacks_its_receipt(
             site.approve(digest)
         federation.launch(digest)
         node = activate(alpha, coordinator.engine.keys["alpha"])
-        coordinator.heard("alpha")
+        coordinator.presence.heard("alpha")
         pulled = alpha.fleet.PullMessages(PullMessagesRequest(node=node), timeout=10)
         envelope = message_from_proto(pulled.messages_list[0])
         push(alpha, node, Message(RecordDict(), reply_to=envelope))

@@ -8,6 +8,7 @@ anew, as a new Flower message, because Flower never delivers one twice.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -30,14 +31,19 @@ _TTL_MARGIN_S = 3600.0  # Flower drops a message later than any deadline of ours
 
 @dataclass(slots=True)
 class Errand:
-    """One task that a site was asked and has not answered."""
+    """One task that a site was asked and has not answered.
+
+    Times are of the monotonic clock.
+    """
 
     site: str
     task: Task
     courier: StudyCourier
     message_id: str
+    since: float  # when it was queued
     carried_over: str = ""  # the connection over which the site took it
     upload: str = ""  # digest of the update that the site is uploading
+    transfer_s: float = 0.0  # how long its model and its update travelled so far
 
 
 class StudyCourier:
@@ -124,6 +130,7 @@ class Dispatch:
         *,
         bare_reply: Callable[[Errand], None],
         abandoned: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what to do with certain things.
 
@@ -131,8 +138,10 @@ class Dispatch:
             engine: Flower's state.
             bare_reply: takes an answer that came over Flower's own path, without a receipt.
             abandoned: takes the digest of an upload that no task awaits any more.
+            clock: monotonic seconds.
         """
         self._engine = engine
+        self._clock = clock
         self._bare_reply = bare_reply
         self._abandoned = abandoned
         self._lock = threading.RLock()
@@ -153,7 +162,8 @@ class Dispatch:
             if work != (task.phase, task.model):
                 self._abandon(upload)
                 upload = ""
-            errand = Errand(site, task, courier, courier.push(site, task), upload=upload)
+            since, message_id = self._clock(), courier.push(site, task)
+            errand = Errand(site, task, courier, message_id, since, upload=upload)
             self._errands[key] = errand
 
     def cancel(self, courier: StudyCourier, site: str, task: Task) -> None:
@@ -239,6 +249,19 @@ class Dispatch:
             errand = next((e for e in fitting if not e.upload), fitting[0])
             replaced, errand.upload = errand.upload, digest
             self._abandon(replaced)
+
+    def transferred(self, site: str, digest: str, begun: float) -> None:
+        """Note that a model or an update of a site's tasks travelled from ``begun`` until now.
+
+        A task is told no more than it is old, however many streams a site opens at once.
+        """
+        with self._lock:
+            now = self._clock()
+            for errand in self._of(site):
+                if digest in (errand.task.model, errand.upload):
+                    age = now - errand.since
+                    spent = now - max(begun, errand.since)
+                    errand.transfer_s = min(age, errand.transfer_s + max(0.0, spent))
 
     def reject(self, errand: Errand) -> None:
         """Abandon what the site uploaded for an errand that is closed."""
