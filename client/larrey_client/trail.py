@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,8 @@ def require_heads(trail: Sequence[AuditRecord], heads: Iterable[str]) -> None:
 def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
     """Return who did what on which dataset, when, under which permit; oldest first.
 
-    Who acted with a key is called as the roster or this site's policy does, else by fingerprint.
+    What left also names who launched its study and the digest of the software that made it. Who
+    acted with a key is called as the roster or this site's policy does, else by fingerprint.
     """
     records = SiteRecords(connection)
     names = {known.study.digest: known.study.name for known in records.known()}
@@ -144,7 +145,7 @@ def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
         row = {
             "seq": record.seq,
             "at": record.at,
-            "actor": people.get(key) or fingerprint(key) if key else record.actor,
+            "actor": _named(people, key) if key else record.actor,
             "key": key,
             "action": record.action,
             "verb": verbs.get(record.subject, ""),
@@ -155,6 +156,8 @@ def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
             "permit": (receipt.permit if receipt else "") or permits.get(record.study, ""),
             "snapshot": receipt.snapshot if receipt else "",
             "epsilon": receipt.epsilon if receipt else None,
+            "launcher": _named(people, receipt.actor) if receipt else "",
+            "software": receipt.software if receipt else "",
             "subject": record.subject,
             "code": record.code,
         }
@@ -181,6 +184,11 @@ def _people(records: SiteRecords) -> dict[str, str]:
     listed = [roster.people for roster in rosters]
     listed += [version.charter.people for version in records.charters()]
     return {person.key: person.name for people in listed for person in people}
+
+
+def _named(people: Mapping[str, str], key: str) -> str:
+    """Return whose key it is, by name where that is known, else its fingerprint; "" for none."""
+    return people.get(key) or (fingerprint(key) if key else "")
 
 
 def _verbs(records: SiteRecords) -> dict[str, str]:

@@ -31,6 +31,7 @@ from larrey_client.node import Node
 from larrey_client.outbox import Outbox, patiently
 from larrey_client.padding import release_at
 from larrey_client.records import Answered
+from larrey_client.software import software_digest
 from larrey_client.task import TRAIN, Task
 from larrey_client.trainer_link import Loaded, TrainTask
 from larrey_privacy.ledger_view import receipt_flags
@@ -72,6 +73,7 @@ class Worker:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._outbox = Outbox(node)
+        self._software = software_digest()  # now: files may be replaced while it runs
         self._unsettled: dict[_Key, str] = {}  # delivered work -> the family that paid
 
     def answer(self, incoming: Incoming, arrived: float) -> None:
@@ -329,6 +331,8 @@ class Worker:
             peer_head=task.peer_head,
             permit=approval.consent.permit,
             flags=receipt_flags(account) if account else (),
+            software=self._software,
+            actor=self._node.cases.standing(task.study).launched_key,
             at=self._node.now(),
         )
 

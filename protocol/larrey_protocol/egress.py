@@ -62,6 +62,7 @@ SHAPES: Mapping[str, Shape] = {
     "echo": lambda value: isinstance(value, str) and len(value) <= 200,
     "head": _text(r"\d{1,12}:(sha256:[0-9a-f]{64})?"),
     "key": _text(r"ed25519:[A-Za-z0-9_-]{43}"),
+    "launcher": _text(r"(ed25519:[A-Za-z0-9_-]{43})?"),
     "name": _text(r"[a-z][a-z0-9.-]{0,60}"),
     "number": _is_number,
     "object": _text(r"([0-9a-f]{32}|[0-9a-f]{64})?"),

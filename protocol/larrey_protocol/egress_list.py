@@ -146,6 +146,8 @@ DOCUMENTS: Mapping[str, Mapping[str, Field]] = {
             "derived", "commitment", "of the rows, under a key of this site and study"
         ),
         "flags": _public("word", "of the budget used"),
+        "software": _public("digest", "of the node's installed source files"),
+        "actor": _public("launcher", "the roster's key of who launched the study"),
         "at": _AT,
     },
     "answer": {

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 Digest = Annotated[str, Field(pattern=DIGEST.pattern)]
+# What every claim about a site's budget carries; `larrey_privacy.ledger_view` says what each means.
+Flags = tuple[Literal["unbounded", "family-reset", "adopted"], ...]
 _AGAIN = "Ask for it again: it must come byte for byte as it was signed."
 _RecordT = TypeVar("_RecordT", bound=Record)
 
@@ -77,7 +79,9 @@ class Receipt(Record):
     peer_head: str = ""  # the coordinator's last head that this site saw
     permit: str = ""  # digest of the signed permit under which the data were used
     snapshot: str = ""  # commitment to the data, salted by a secret of the site
-    flags: tuple[Literal["unbounded", "family-reset", "adopted"], ...] = ()  # of the budget used
+    flags: Flags = ()  # of the budget used
+    software: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")  # source files of the node
+    actor: str = Field("", pattern=r"^(ed25519:[A-Za-z0-9_-]{43})?$")  # key of who launched it
     at: float
 
 
@@ -92,6 +96,7 @@ class Contribution(Record):
     code: str = ""  # why not, where not
     epsilon: float = -1.0
     bytes: int = 0
+    flags: Flags = ()  # of the budget that the site's receipts name
 
 
 class Certificate(Record):

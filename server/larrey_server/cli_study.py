@@ -207,11 +207,13 @@ def _tell_certificate(certificate: Certificate) -> None:
     """Print how a study ended, then a line a round with what became of each site's work."""
     ended = dt.datetime.fromtimestamp(certificate.ended_at, dt.UTC)
     spent: dict[str, float] = {}
+    flags: dict[str, dict[str, None]] = {}
     cells: dict[int, dict[str, str]] = {}
     for cell in certificate.matrix:
         code = f" ({cell.code})" if cell.code else ""
         cells.setdefault(cell.round, {})[cell.site] = cell.outcome + code
         spent[cell.site] = max(cell.epsilon, spent.get(cell.site, 0.0))
+        flags.setdefault(cell.site, {}).update(dict.fromkeys(cell.flags))
     facts = {
         "study": certificate.name,
         "digest": certificate.study,
@@ -227,6 +229,8 @@ def _tell_certificate(certificate: Certificate) -> None:
     rows = [[number, *(row.get(site, "") for site in sites)] for number, row in cells.items()]
     if any(spent.values()):
         rows.append(["epsilon", *(f"{spent[site]:.3g}" if site in spent else "" for site in sites)])
+    if any(flags.values()):
+        rows.append(["budget", *(", ".join(flags.get(site, ())) for site in sites)])
     sys.stdout.write("\n" if rows else "")
     print_table(("ROUND", *sites), rows)
 

@@ -36,7 +36,9 @@ def test_a_certificate_is_a_line_a_round_with_each_site_s_part_and_epsilon(
     cells = (
         Contribution(site="alpha", round=1, outcome="contributed", epsilon=0.25, bytes=8),
         Contribution(site="beta", round=1, outcome="contributed", epsilon=0.25, bytes=8),
-        Contribution(site="alpha", round=2, outcome="contributed", epsilon=0.5, bytes=8),
+        Contribution(
+            site="alpha", round=2, outcome="contributed", epsilon=0.5, flags=("unbounded",)
+        ),
         Contribution(site="beta", round=2, outcome="refused", code="approval-revoked"),
     )
     certificate = Certificate(
@@ -60,6 +62,7 @@ def test_a_certificate_is_a_line_a_round_with_each_site_s_part_and_epsilon(
         ["1", "contributed", "contributed"],
         ["2", "contributed", "refused (approval-revoked)"],
         ["epsilon", "0.5", "0.25"],
+        ["budget", "unbounded"],
     ]
 
 

@@ -129,8 +129,10 @@ def _tell_query(value: Json) -> str:
             row["code"],
         )
         for row in value
+            row["launcher"],
+            row["software"][7:19],
     ]
-    head = "NO TIME(UTC) WHO ACTION STUDY ROUND DATASET PERMIT CODE"
+    head = "NO TIME(UTC) WHO ACTION STUDY ROUND DATASET PERMIT LAUNCHED-BY SOFTWARE CODE"
     return table(head, rows) if rows else "nothing of the kind is on record"
 
 

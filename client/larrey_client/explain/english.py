@@ -107,6 +107,9 @@ ENGLISH = {
     "warn-no-privacy": "this study has NO differential privacy; whoever gets the model may find"
     " out who took part, and no budget bounds it",
     "warn-unbounded-app": "a standard Flower app trains; no epsilon describes what it does",
+    "warn-metrics": "{names}: exact numbers about patients here; no epsilon covers them",
+    "warn-recorded": "the ledger will record work 'unbounded' on the dataset for ever; every later"
+    " receipt and certificate about it says so",
     "warn-permit-none": "the permit is not known here; nothing can be approved",
     "warn-permit-state": "the permit is {state}",
     "warn-countersign": "the data protection officer has not countersigned the permit's newest"

@@ -112,6 +112,9 @@ FRENCH = {
     " modèle peut découvrir qui a participé, et aucun budget ne le borne",
     "warn-unbounded-app": "une application Flower standard apprend ; aucun epsilon ne décrit ce"
     " qu'elle fait",
+    "warn-metrics": "{names} : nombres exacts sur les patients d'ici ; aucun epsilon ne les couvre",
+    "warn-recorded": "le registre notera pour toujours un travail « unbounded » sur le jeu de"
+    " données ; chaque reçu et certificat ultérieur le dira",
     "warn-permit-none": "l'autorisation est inconnue ici ; rien ne peut être approuvé",
     "warn-permit-state": "l'état de l'autorisation est {state}",
     "warn-countersign": "le délégué à la protection des données n'a pas contresigné la dernière"

@@ -80,11 +80,14 @@ def _signatures(signed: Json, say: Say) -> str:
 
 
 def _warnings(view: Json, say: Say) -> Iterator[str]:
-    permit = view["permit"]
+    permit, metrics = view["permit"], ", ".join(view["leaves"]["metrics"])
+    has_none = view["privacy"]["mechanism"] == "none"
     facts = [
         (view["altered"], say("warn-altered", what=plain(view["altered"]))),
-        (view["privacy"]["mechanism"] == "none", say("warn-no-privacy")),
+        (has_none, say("warn-no-privacy")),
         (view["training"]["app"], say("warn-unbounded-app")),
+        (metrics, say("warn-metrics", names=metrics)),
+        (has_none, say("warn-recorded")),
         (permit is None, say("warn-permit-none")),
         (any(not site["fingerprint"] for site in view["roster"]), say("warn-roster")),
     ]
