@@ -87,16 +87,18 @@ class Conductor:
         self._inbox.put(Launched(self._clock(), tuple(sites), number))
         self._begin()
 
-    def order(
+    def order(  # noqa: PLR0913 - an order, named
         self,
-        verb: Literal["pause", "halt", "resume", "close"],
+        verb: Literal["pause", "halt", "resume", "close", "exclude", "include", "extend", "retry"],
         number: int,
         *,
         by: str,
         on: float,
         code: str = "",
+        subject: str = "",
+        reason: str = "",
     ) -> None:
-        """Pause, halt, resume or close; see `larrey_server.rounds`.
+        """Stop the study, go on, or change who is waited for; see `larrey_server.rounds`.
 
         Args:
             verb: what was ordered.
@@ -104,8 +106,10 @@ class Conductor:
             by: the person's name.
             on: seconds since 1970, as the order says.
             code: why, where the coordinator stops the study on its own.
+            subject: the site to exclude or include, the seconds by which to extend.
+            reason: in the person's words.
         """
-        self._inbox.put(Ordered(self._clock(), verb, number, by, on, code))
+        self._inbox.put(Ordered(self._clock(), verb, number, by, on, code, subject, reason))
         self._begin()
 
     def settle(self, timeout_s: float) -> bool:

@@ -30,8 +30,10 @@ __all__ = [
     "Resumed",
     "Send",
     "SiteDown",
+    "SiteJoined",
     "SiteStopped",
     "SiteUp",
+    "SiteWindow",
     "State",
     "Task",
     "TaskKey",
@@ -41,9 +43,14 @@ __all__ = [
     "snapshot",
 ]
 
-Outcome: TypeAlias = Literal["contributed", "late", "refused", "absent", "halted"]
+Outcome: TypeAlias = Literal[
+    "contributed", "late", "refused", "absent", "halted", "waiting", "excluded"
+]
 Metrics: TypeAlias = Mapping[str, Mapping[str, float]]  # phase -> name -> mean over sites
-Status: TypeAlias = Literal["waiting", "open", "closing", "paused", "halted", "ended"]
+Pace: TypeAlias = Mapping[str, tuple[tuple[float, float], ...]]  # phase -> (work, transfer) seconds
+Status: TypeAlias = Literal[
+    "waiting", "gathering", "open", "closing", "paused", "halted", "ended"
+]  # waiting: not launched; gathering: launched, and too few sites are there to open the attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,9 @@ class Plan:
 
     Attributes:
         invited: in roster order, the order of every aggregation.
-        deadline_s: of one attempt of a round; its phases share it evenly.
+        deadline_s: the most that one attempt of a round takes; its phases share it evenly.
+        required: sites without which no round is applied.
+        patience: how many times a site's usual seconds make its own deadline.
         grace_s: how long a round that could close waits for a site whose connection broke.
         arrival_s: the same for sites that were not seen since launch or restart.
     """
@@ -106,6 +115,8 @@ class Plan:
     phases: tuple[str, ...] = ("train",)
     grace_s: float = 2.0
     arrival_s: float = 10.0
+    required: tuple[str, ...] = ()
+    patience: float = 3.0
 
 
 def plan_of(study: Study) -> Plan:
@@ -118,12 +129,17 @@ def plan_of(study: Study) -> Plan:
         quorum=study.file.rounds.quorum,
         deadline_s=study.file.rounds.deadline_s,
         phases=study.file.training.calls,
+        required=study.file.rounds.required,
+        patience=study.file.rounds.patience,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A site's accepted answer in one phase; ``code`` says why there is no update."""
+    """A site's accepted answer in one phase; ``code`` says why there is no update.
+
+    ``work_s`` and ``transfer_s`` together are the seconds since the site was asked.
+    """
 
     site: str
     phase: str
@@ -131,6 +147,8 @@ class Reply:
     code: str = ""
     epsilon: float = -1.0  # so far in this study, as `larrey_protocol.signed.Receipt` says
     nbytes: int = 0
+    work_s: float = 0.0
+    transfer_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,7 @@ class Cell:
     epsilon: float = -1.0
     nbytes: int = 0
     update: str = ""
+    seconds: float = 0.0  # from the request to the answer that counts, 0 without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +183,14 @@ class State:
         stop_by: who ordered it, by the roster's name.
         stop_code: why, where the coordinator stopped it on its own.
         stop_on: when, in seconds since 1970.
-        order: number of the newest order that took effect.
+        order: number of the newest order that was heard.
+        pace: what each site took for its last answers, by site and phase.
+        overdue: how often in a row a site used up all the time that a round may take.
+        excluded: sites that a person left out until further notice, with the reason.
+        windows: sites outside their training window, and when it opens.
+        asked: when each site got the last request of this attempt.
+        extended_s: seconds that persons added to the open attempt.
+        is_repeat: whether sites may have stored answers, whose speed says nothing.
     """
 
     plan: Plan
@@ -191,6 +217,13 @@ class State:
     stop_code: str = ""
     stop_on: float = 0.0
     order: int = 0
+    pace: Mapping[str, Pace] = field(default_factory=dict)
+    overdue: Mapping[str, int] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    windows: Mapping[str, float] = field(default_factory=dict)
+    asked: Mapping[str, float] = field(default_factory=dict)
+    extended_s: float = 0.0
+    is_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +237,23 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A person of the consortium ordered something about the whole study."""
+    """A person of the consortium ordered something about a study.
+
+    Attributes:
+        on: seconds since 1970.
+        code: why, where no person ordered it.
+        subject: the site to exclude or include, the seconds by which to extend.
+        reason: in the person's words.
+    """
 
     at: float
-    verb: Literal["pause", "halt", "resume", "close"]
+    verb: Literal["pause", "halt", "resume", "close", "exclude", "include", "extend", "retry"]
     number: int
     by: str = ""
-    on: float = 0.0  # seconds since 1970
-    code: str = ""  # why, where no person ordered it
+    on: float = 0.0
+    code: str = ""
+    subject: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +264,23 @@ class SiteStopped:
     site: str
     code: str
     number: int = 0  # of the order, if there was one
+
+
+@dataclass(frozen=True, slots=True)
+class SiteJoined:
+    """An invited site approved after the launch; it takes part from the next opening on."""
+
+    at: float
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteWindow:
+    """A site said when it may train: now, or not before ``opens_at`` of the same clock."""
+
+    at: float
+    site: str
+    opens_at: float  # 0.0: now
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +333,17 @@ class Aggregated:
 
 
 Event: TypeAlias = (
-    Launched | Resumed | SiteUp | SiteDown | Replied | Ticked | Aggregated | Ordered | SiteStopped
+    Launched
+    | Resumed
+    | SiteUp
+    | SiteDown
+    | SiteWindow
+    | SiteJoined
+    | Replied
+    | Ticked
+    | Aggregated
+    | Ordered
+    | SiteStopped
 )
 
 
@@ -322,4 +391,8 @@ def restore(plan: Plan, table: Mapping[str, Any]) -> State:  # Any: JSON
     lists = {key: tuple(table[key]) for key in ("joined", "pending", "missed")}
     replies = tuple(Reply(**row) for row in table["replies"])
     cells = tuple(Cell(**row) for row in table["cells"])
-    return State(plan, **{**table, **lists, "replies": replies, "cells": cells})
+    pace = {
+        site: {phase: tuple((work, move) for work, move in rows) for phase, rows in phases.items()}
+        for site, phases in table["pace"].items()
+    }
+    return State(plan, **{**table, **lists, "replies": replies, "cells": cells, "pace": pace})

@@ -92,6 +92,8 @@ def advance(state: State, event: Event) -> _Step:  # noqa: C901, PLR0911 - one c
             return _ordered(state, event)
         case SiteStopped():
             return _site_stopped(state, event)
+        case _:
+            return state, ()
 
 
 def deadline(state: State) -> float:
