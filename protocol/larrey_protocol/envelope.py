@@ -1,7 +1,8 @@
 """Check an update before it counts: at the site before it leaves, at the coordinator on arrival.
 
 Reads the file block by block, so that memory does not grow with the model. The same function
-serves both sides of the border; what differs is only what a refusal leads to.
+serves both sides of the border; what differs is only what a refusal leads to. What is checked of an
+encoded update is what it stands for, and that it has the one form that an encoder gives it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from larrey_protocol.encodings import BLOCK, blocks_of, decode, require_canonical
 from larrey_protocol.errors import Refusal
 from larrey_protocol.tensors import MAX_HEADER_BYTES, TensorLayout, parse_header
 
-__all__ = ["UpdateFacts", "check_update"]
+__all__ = ["UpdateFacts", "check_update", "read_encoded"]
 
 _BLOCK_BYTES = 1 << 20
+_BLOCKS = 64  # of an encoding, decoded at once: 1 MiB of float32
 _PREFIX_BYTES = 8 + MAX_HEADER_BYTES
 
 
@@ -50,7 +54,10 @@ def check_update(descriptor: int, layout: TensorLayout, *, norm_bound: float) ->
         raise _no("wrong-tensors", f"has {len(found.entries)} tensors other than the study's")
     if size != layout.nbytes:
         raise _no("malformed", f"has {size} bytes, expected {layout.nbytes}")
-    square = _sum_of_squares(descriptor, len(header), size)
+    if layout.encoding == "float32":
+        square = _sum_of_squares(descriptor, len(header), size)
+    else:
+        square = _encoded_squares(descriptor, layout)
     if not math.isfinite(square):
         raise _no("not-finite", "holds NaN or infinity")
     norm = math.sqrt(square)
@@ -67,14 +74,53 @@ def _sum_of_squares(descriptor: int, offset: int, end: int) -> float:
             block = os.pread(descriptor, min(_BLOCK_BYTES, end - offset), offset)
             if not block:
                 raise _no("malformed", "became shorter while it was read")
-            values = np.frombuffer(block, "<f4")
-            part = float(np.dot(values, values))
-            if not math.isfinite(part):  # float32 overflow of finite values, or truly not finite
-                wide = values.astype(np.float64)
-                part = float(np.dot(wide, wide))
-            total += part
+            total += _squares(np.frombuffer(block, "<f4"))
             offset += len(block)
     return total
+
+
+def _encoded_squares(descriptor: int, layout: TensorLayout) -> float:
+    """Return the sum of squares of what an encoded file stands for, every block checked."""
+    total, out = 0.0, np.empty(_BLOCKS * BLOCK, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, layout.size, out.size):
+            values = out[: min(out.size, layout.size - start)]
+            scales, codes = read_encoded(descriptor, layout, start, values.size)
+            require_canonical(scales, codes)
+            total += _squares(decode(scales, codes, values))
+    return total
+
+
+def read_encoded(
+    descriptor: int, layout: TensorLayout, start: int, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float16] | NDArray[np.int8]]:
+    """Return scales and codes of ``count`` values from ``start``, the first of a block.
+
+    Raises:
+        Refusal: ``update-malformed`` if the file became shorter.
+    """
+    first, blocks = start // BLOCK, blocks_of(count)
+    scales = np.frombuffer(_exactly(descriptor, len(layout.header) + 4 * first, 4 * blocks), "<f4")
+    item = layout.item_bytes
+    data = _exactly(descriptor, layout.codes_at + start * item, count * item)
+    if layout.encoding == "float16":
+        return scales, np.frombuffer(data, "<f2")
+    return scales, np.frombuffer(data, np.int8)
+
+
+def _exactly(descriptor: int, offset: int, count: int) -> bytes:
+    data = os.pread(descriptor, count, offset)
+    if len(data) != count:
+        raise _no("malformed", "became shorter while it was read")
+    return data
+
+
+def _squares(values: NDArray[np.float32]) -> float:
+    part = float(np.dot(values, values))
+    if math.isfinite(part):
+        return part
+    wide = values.astype(np.float64)  # float32 overflow of finite values, or truly not finite
+    return float(np.dot(wide, wide))
 
 
 def _no(kind: str, what: str) -> Refusal:

@@ -6,9 +6,12 @@ the same names (`larrey_client.networks`), and a contract test holds the two tog
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
+from larrey_protocol.encodings import Encoding
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout
 
@@ -22,17 +25,16 @@ def layer_sizes(study: Study) -> tuple[int, ...]:
 
 def model_layout(study: Study) -> TensorLayout:
     """Return the model's tensors in the order in which they travel."""
-    entries: list[tuple[str, tuple[int, ...]]] = []
-    widths = layer_sizes(study)
-    for i in range(len(widths) - 1):
-        entries += [(f"{i}.weight", (widths[i + 1], widths[i])), (f"{i}.bias", (widths[i + 1],))]
-    return TensorLayout(tuple(entries))
+    return _layers(layer_sizes(study))
 
 
 def phase_layout(study: Study, phase: str) -> TensorLayout:
-    """Return what a site answers in a phase: tensors like the model's, or one number a metric."""
+    """Return what a site answers in a phase: tensors like the model's, or one number a metric.
+
+    Updates are encoded as the study says, metrics never.
+    """
     if phase == "train":
-        return model_layout(study)
+        return _layers(layer_sizes(study), study.file.training.encoding)
     return TensorLayout(tuple((name, (1,)) for name in study.file.training.metrics))
 
 
@@ -53,3 +55,11 @@ def initial_parameters(study: Study) -> NDArray[np.float32]:
             np.subtract(view, np.float32(0.5), out=view)
             np.multiply(view, np.float32(2 * limit), out=view)
     return flat
+
+
+@lru_cache(maxsize=64)  # a layout keeps its header, which each request is compared with
+def _layers(widths: tuple[int, ...], encoding: Encoding = "float32") -> TensorLayout:
+    entries: list[tuple[str, tuple[int, ...]]] = []
+    for i in range(len(widths) - 1):
+        entries += [(f"{i}.weight", (widths[i + 1], widths[i])), (f"{i}.bias", (widths[i + 1],))]
+    return TensorLayout(tuple(entries), encoding)

@@ -7,12 +7,14 @@ c_s = lr (1 - m^(H-s+1)) / (1 - m); each step's clipped sum has norm at most C k
 patients, and its noise is N(0, (sigma C / B)^2) in each of d coordinates.
 Noise norm: Laurent and Massart 2000, Annals of Statistics 28(5), lemma 1 (chi-square tail).
 Sampled patients: Chernoff's bound for a binomial with the site's public size as mean divisor.
+An encoding that a study names can raise the norm by `larrey_protocol.encodings.norm_growth`.
 """
 
 from __future__ import annotations
 
 import math
 
+from larrey_protocol.encodings import norm_growth
 from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
 
@@ -38,7 +40,8 @@ def norm_bound(study: Study, site: str, phase: str = "train") -> float:
     signal = privacy.clip * _largest_batch(batch) / batch * sum(weights)
     spread = privacy.noise_multiplier * privacy.clip / batch
     noise = spread * math.sqrt(sum(w * w for w in weights)) * _chi(model_layout(study).size)
-    return training.learning_rate * (signal + noise) * 1.01  # float32 rounding and the noise grid
+    rounding = 1.01 * norm_growth(training.encoding)  # float32 and the noise grid; the encoding
+    return training.learning_rate * (signal + noise) * rounding
 
 
 def _step_weight(momentum: float, remaining: int) -> float:

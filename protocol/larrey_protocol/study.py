@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.contract import Contract
+from larrey_protocol.encodings import Encoding
 from larrey_protocol.errors import FileError
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
@@ -85,7 +86,7 @@ class Training(Record):
     local_steps: int = Field(1, ge=1, le=10_000)  # H
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round
-    encoding: Literal["float32", "float16", "int8"] = "float32"  # of updates, after clip and noise
+    encoding: Encoding = "float32"  # of updates, after clip and noise: no cost in epsilon
     app: AppName | None = None  # a standard Flower app that the site's policy lists by digest
     calls: tuple[Call, ...] = ("train",)  # handlers of the app, in order, all on the round's model
     metrics: tuple[MetricName, ...] = Field((), max_length=64)  # all that evaluate and query tell

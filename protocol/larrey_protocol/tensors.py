@@ -1,8 +1,9 @@
-"""The wire form of a model or an update: a safetensors file of float32 tensors without gaps.
+"""The wire form of a model or an update: a safetensors file of tensors without gaps.
 
 Eight bytes of header length, a JSON header, one contiguous little-endian buffer. We write the
 header deterministically and read it strictly: what is not exactly the expected layout is refused,
-so that a hostile file can neither allocate nor alias memory.
+so that a hostile file can neither allocate nor alias memory. Models are float32; an update whose
+study says so is encoded (`larrey_protocol.encodings`): the tensor ``scales`` comes first then.
 Format: https://huggingface.co/docs/safetensors ("Format").
 """
 
@@ -16,19 +17,26 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from larrey_protocol.encodings import ITEM_BYTES, Encoding, blocks_of, encode
 from larrey_protocol.errors import Refusal
 
-__all__ = ["MAX_HEADER_BYTES", "TensorLayout", "pack", "parse_header"]
+__all__ = ["MAX_HEADER_BYTES", "SCALES", "TensorLayout", "pack", "parse_header"]
 
 MAX_HEADER_BYTES = 1 << 20
-_ITEM = 4  # bytes of a float32
+SCALES = "scales"  # the tensor with one float32 a block; no tensor of a model is called so
+_SCALE_BYTES = 4
+_TYPES: dict[Encoding, str] = {"float32": "F32", "float16": "F16", "int8": "I8"}
 
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """Names and shapes of float32 tensors, in the order of the flat buffer."""
+    """Names and shapes of tensors, in the order of the flat buffer, and how values are encoded.
+
+    ``size`` and `views` are about the values, ``nbytes`` and ``header`` about the file.
+    """
 
     entries: tuple[tuple[str, tuple[int, ...]], ...]
+    encoding: Encoding = "float32"
 
     @cached_property
     def size(self) -> int:
@@ -38,15 +46,32 @@ class TensorLayout:
     @property
     def nbytes(self) -> int:
         """Return the bytes of the whole file, header included."""
-        return len(self.header) + self.size * _ITEM
+        return self.codes_at + self.size * self.item_bytes
+
+    @property
+    def item_bytes(self) -> int:
+        """Return the bytes of one value, its share of a scale not counted."""
+        return ITEM_BYTES[self.encoding]
+
+    @property
+    def scales_bytes(self) -> int:
+        """Return the bytes of all scales, 0 where values are float32."""
+        return 0 if self.encoding == "float32" else blocks_of(self.size) * _SCALE_BYTES
+
+    @property
+    def codes_at(self) -> int:
+        """Return at which byte of the file the values begin; scales lie between header and it."""
+        return len(self.header) + self.scales_bytes
 
     @cached_property
     def header(self) -> bytes:
         """Return the file's first bytes: length and JSON, padded to a multiple of eight."""
-        table, offset = {}, 0
+        table, offset = {}, self.scales_bytes
+        if self.encoding != "float32":
+            table[SCALES] = _row("F32", (blocks_of(self.size),), 0, offset)
         for name, shape in self.entries:
-            end = offset + math.prod(shape) * _ITEM
-            table[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+            end = offset + math.prod(shape) * self.item_bytes
+            table[name] = _row(_TYPES[self.encoding], shape, offset, end)
             offset = end
         text = json.dumps(table, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
@@ -65,10 +90,18 @@ class TensorLayout:
 
 
 def pack(layout: TensorLayout, flat: NDArray[np.float32]) -> bytes:
-    """Return the file of ``flat``, a float32 vector of ``layout.size``."""
+    """Return the file of ``flat``, a float32 vector of ``layout.size``, encoded as the layout says.
+
+    Raises:
+        ValueError: ``flat`` is another kind of vector.
+    """
     if flat.dtype != np.float32 or flat.shape != (layout.size,):
         raise ValueError(f"expected float32 ({layout.size},), found {flat.dtype} {flat.shape}")
-    return layout.header + flat.astype("<f4", copy=False).tobytes()
+    if layout.encoding == "float32":
+        return layout.header + flat.astype("<f4", copy=False).tobytes()
+    scales, codes = encode(layout.encoding, flat)
+    little = codes.astype(codes.dtype.newbyteorder("<"), copy=False)
+    return layout.header + scales.astype("<f4", copy=False).tobytes() + little.tobytes()
 
 
 def parse_header(prefix: bytes, *, file_bytes: int) -> TensorLayout:
@@ -79,7 +112,8 @@ def parse_header(prefix: bytes, *, file_bytes: int) -> TensorLayout:
         file_bytes: size of the whole file; the tensors must fill it exactly.
 
     Raises:
-        Refusal: ``update-malformed`` for anything but contiguous float32 tensors in order.
+        Refusal: ``update-malformed`` for anything but contiguous tensors in order, of one type
+            that an encoding has, with the scales that it needs.
     """
     if len(prefix) < 8:
         raise _malformed("is shorter than eight bytes")
@@ -88,13 +122,26 @@ def parse_header(prefix: bytes, *, file_bytes: int) -> TensorLayout:
         raise _malformed(f"declares a header of {length} bytes")
     try:
         table = json.loads(prefix[8 : 8 + length])
-        entries = tuple((name, _shape(row)) for name, row in table.items())
+        encoding = _encoding(table)
+        skip = () if encoding == "float32" else (SCALES,)
+        entries = tuple((name, _shape(row)) for name, row in table.items() if name not in skip)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _malformed("has an unreadable header") from error
-    layout = TensorLayout(entries)
+    layout = TensorLayout(entries, encoding)
     if prefix[: 8 + length] != layout.header or layout.nbytes != file_bytes:
-        raise _malformed("is not a gapless float32 file of the declared size")
+        raise _malformed("is not a gapless file of the declared size")
     return layout
+
+
+def _row(kind: str, shape: tuple[int, ...], begin: int, end: int) -> dict[str, object]:
+    return {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def _encoding(table: dict[str, dict[str, object]]) -> Encoding:
+    """Return what the first tensor's type says; the comparison of the header decides."""
+    kinds = {kind: encoding for encoding, kind in _TYPES.items()}
+    first = next((row["dtype"] for name, row in table.items() if name != SCALES), "F32")
+    return kinds[str(first)]
 
 
 def _shape(row: dict[str, object]) -> tuple[int, ...]:
