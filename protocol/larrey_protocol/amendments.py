@@ -1,8 +1,8 @@
 """What a new version of a study changes, and whether anybody must sign for it. Pure.
 
-A version names its parent by digest. Fields that only say how patiently rounds are run (deadline, patience,
-and a quorum that rises) are operational: they let nothing more leave a site, so that an approval
-carries over. Everything else needs a new signature, under the difference alone.
+A version names its parent by digest. Fields that only say how patiently rounds are run (deadline,
+patience, a quorum that rises) are operational: they let nothing more leave a site, so that an
+approval carries over. Everything else needs a new signature, under the difference alone.
 """
 
 from __future__ import annotations
