@@ -5,7 +5,8 @@ stalls. Requests and answers are JSON lines on its standard input and output; te
 It works block by block with `larrey_strategies`, in roster order, so that its memory does not grow
 with the model or the number of sites and its result has the same bits on every run. It reads into
 buffers it reuses (no mapping: mapped pages count as memory), and writes to a new file that takes
-its name only when it is whole and on disk. No torch, no network, no keys.
+its name only when it is whole and on disk. Encoded updates are decoded stretch by stretch.
+No torch, no network, no keys.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from larrey_protocol.envelope import check_update
-from larrey_protocol.errors import IntegrityError, LarreyError
+from larrey_protocol.encodings import BLOCK, Encoding, decode
+from larrey_protocol.envelope import check_update, read_encoded
+from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.tensors import TensorLayout
 from larrey_protocol.waypoints import reached
 from larrey_strategies.contract import State, Strategy, Vector
@@ -47,9 +49,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Averaging:
     """One round's aggregation: files in, files out.
 
-    ``updates`` are (file, weight) in roster order; weights are renormalised over them. ``state``
-    and ``new_state`` hold what the strategy keeps between rounds, one vector a name; without
-    ``state`` the strategy starts afresh.
+    ``updates`` are (file, weight) in roster order, all in one ``encoding``; weights are
+    renormalised over them. ``state`` and ``new_state`` hold what the strategy keeps between rounds,
+    one vector a name; without ``state`` the strategy starts afresh.
     """
 
     layout: TensorLayout
@@ -60,6 +62,12 @@ class Averaging:
     parameters: Mapping[str, float]
     state: Path | None
     new_state: Path
+    encoding: Encoding = "float32"
+
+    @property
+    def update_layout(self) -> TensorLayout:
+        """Return the layout of each update's file."""
+        return replace(self.layout, encoding=self.encoding)
 
 
 def average(job: Averaging) -> str:
@@ -78,8 +86,9 @@ def average(job: Averaging) -> str:
     with ExitStack() as stack:
         sources = _Sources(
             model=stack.enter_context(_reading(job.model, job.layout)),
-            updates=[stack.enter_context(_reading(p, job.layout)) for p, _ in job.updates],
+            updates=[stack.enter_context(_reading(p, job.update_layout)) for p, _ in job.updates],
             state=stack.enter_context(_reading(job.state, kept)) if job.state and names else None,
+            encoded=None if job.encoding == "float32" else job.update_layout,
         )
         model = stack.enter_context(_replacing(job.new_model, job.layout))
         vectors = stack.enter_context(_replacing(job.new_state, kept)) if names else None
@@ -115,8 +124,15 @@ def _step(strategy: Strategy, block: _Block, weights: Sequence[float]) -> tuple[
 class _Sources:
     """Open input files and the buffers they are read into."""
 
-    def __init__(self, model: int, updates: Sequence[int], state: int | None) -> None:
+    def __init__(
+        self,
+        model: int,
+        updates: Sequence[int],
+        state: int | None,
+        encoded: TensorLayout | None,
+    ) -> None:
         self._model, self._updates, self._state = model, updates, state
+        self._encoded = encoded  # layout of the updates; None where they are float32
         self._buffers: list[NDArray[np.float32]] = []
 
     def read(self, layout: TensorLayout, kept: TensorLayout, start: int, count: int) -> _Block:
@@ -127,7 +143,10 @@ class _Sources:
         free = iter([buffer[:count] for buffer in self._buffers])
         offset = len(layout.header) + start * _ITEM
         params = _fill(self._model, next(free), offset)
-        updates = [_fill(source, next(free), offset) for source in self._updates]
+        if self._encoded is None:
+            updates = [_fill(source, next(free), offset) for source in self._updates]
+        else:
+            updates = [_decoded(s, next(free), self._encoded, start) for s in self._updates]
         mean, scratch = next(free), next(free)
         if self._state is None:
             return _Block(params, updates, None, mean, scratch)
@@ -161,8 +180,9 @@ class _Output:
 
 
 def _stretches(size: int, sites: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, count) of blocks, the first the longest."""
+    """Yield (start, count) of blocks, the first the longest; each begins an encoding's block."""
     count = min(_BLOCK_BYTES, _BUFFERS_BYTES // max(1, sites)) // _ITEM
+    count = max(BLOCK, count // BLOCK * BLOCK)
     for start in range(0, size, count):
         yield start, min(count, size - start)
 
@@ -222,6 +242,16 @@ def _fill(descriptor: int, buffer: NDArray[np.float32], offset: int) -> Vector:
     return buffer
 
 
+def _decoded(
+    descriptor: int, buffer: NDArray[np.float32], layout: TensorLayout, start: int
+) -> Vector:
+    try:
+        scales, codes = read_encoded(descriptor, layout, start, buffer.size)
+    except Refusal as error:
+        raise IntegrityError("file-changed", "an update became shorter meanwhile") from error
+    return decode(scales, codes, buffer)
+
+
 def _bytes(values: Vector) -> memoryview:
     return np.ascontiguousarray(values, "<f4").data.cast("B")
 
@@ -244,6 +274,7 @@ def to_json(job: Averaging) -> dict[str, Any]:  # Any: JSON
         "parameters": dict(job.parameters),
         "state": str(job.state) if job.state else None,
         "new_state": str(job.new_state),
+        "encoding": job.encoding,
     }
 
 
@@ -258,18 +289,21 @@ def from_json(body: Mapping[str, Any]) -> Averaging:  # Any: JSON
         parameters=body["parameters"],
         state=Path(body["state"]) if body["state"] else None,
         new_state=Path(body["new_state"]),
+        encoding=body["encoding"],
     )
 
 
-def _layout(entries: Sequence[tuple[str, Sequence[int]]]) -> TensorLayout:
-    return TensorLayout(tuple((name, tuple(shape)) for name, shape in entries))
+def _layout(
+    entries: Sequence[tuple[str, Sequence[int]]], encoding: Encoding = "float32"
+) -> TensorLayout:
+    return TensorLayout(tuple((name, tuple(shape)) for name, shape in entries), encoding)
 
 
 def _check(body: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
     descriptor = os.open(body["path"], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        bound = body["norm_bound"]
-        facts = check_update(descriptor, _layout(body["layout"]), norm_bound=bound)
+        layout = _layout(body["layout"], body["encoding"])
+        facts = check_update(descriptor, layout, norm_bound=body["norm_bound"])
         reached("aggregator.update-checked")
     finally:
         os.close(descriptor)

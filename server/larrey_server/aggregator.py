@@ -82,6 +82,7 @@ class Aggregator:
             "op": "check",
             "path": str(path),
             "layout": layout.entries,
+            "encoding": layout.encoding,
             "norm_bound": norm_bound,
         }
         self._put(body, layout.nbytes, done)

@@ -40,6 +40,7 @@ def averaging(
         parameters=training.parameters,
         state=checkpoints.state(round_number - 1) if round_number > 1 else None,
         new_state=checkpoints.state(round_number),
+        encoding=training.encoding,
     )
 
 

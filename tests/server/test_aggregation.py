@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,6 +16,7 @@ import pytest
 
 import larrey_server.aggregation as worker
 from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.encodings import BLOCK, Encoding, decode, encode
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.tensors import TensorLayout, pack
 from larrey_server.aggregation import Averaging, average
@@ -93,6 +95,41 @@ def test_block_by_block_gives_the_bits_of_the_whole_over_rounds_with_state(tmp_p
     assert read(tmp_path / "model-2").tobytes() == params.tobytes()
 
 
+def encoded(task: Averaging, encoding: Encoding) -> Averaging:
+    """Return the same job with its updates encoded, in place."""
+    made = replace(task, encoding=encoding)
+    for path, _ in task.updates:
+        path.write_bytes(pack(made.update_layout, read(path)))
+    return made
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+def test_encoded_updates_give_the_bits_of_the_values_they_stand_for(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    task = encoded(job(tmp_path), encoding)
+    for path, _ in task.updates:
+        assert path.stat().st_size < 0.51 * LAYOUT.nbytes
+    digest = average(task)
+    for i, (path, _) in enumerate(task.updates):
+        values = decode(*encode(encoding, vector(i)), np.empty(SIZE, np.float32))
+        path.write_bytes(pack(LAYOUT, values))
+    assert average(replace(task, encoding="float32", new_model=tmp_path / "again")) == digest
+
+
+def test_an_update_in_another_encoding_than_the_study_s_is_not_averaged(tmp_path: Path) -> None:
+    task = encoded(job(tmp_path), "int8")
+    with pytest.raises(IntegrityError, match="file-changed"):
+        average(replace(task, encoding="float16"))
+
+
+def test_a_stretch_begins_with_a_whole_block_however_many_sites_there_are() -> None:
+    for sites in (1, 3, 65, 1000):
+        starts = [start for start, _ in worker._stretches(100_000, sites)]
+        assert starts == sorted(set(starts))
+        assert all(start % BLOCK == 0 for start in starts)
+
+
 def test_an_input_that_changed_since_its_check_is_refused(tmp_path: Path) -> None:
     task = job(tmp_path)
     with (tmp_path / "update-1").open("ab") as file:
@@ -137,6 +174,7 @@ def test_the_worker_gives_the_bits_of_the_function(tmp_path: Path, aggregator: A
     ("content", "code"),
     [
         (pack(LAYOUT, vector(1)), ""),
+        (pack(replace(LAYOUT, encoding="int8"), vector(1)), "update-wrong-tensors"),
         (pack(LAYOUT, vector(1) * 10), "update-over-norm"),
         (pack(LAYOUT, np.full(SIZE, np.nan, np.float32)), "update-not-finite"),
         (pack(LAYOUT, vector(1))[:-4], "update-malformed"),
@@ -149,6 +187,18 @@ def test_the_worker_says_with_a_code_why_an_update_does_not_count(
     (tmp_path / "update").write_bytes(content)
     outcome = ask(lambda done: aggregator.check(tmp_path / "update", LAYOUT, 500.0, done))
     assert outcome.code == code
+
+
+def test_the_worker_checks_an_encoded_update_by_what_it_stands_for(
+    tmp_path: Path, aggregator: Aggregator
+) -> None:
+    layout = replace(LAYOUT, encoding="int8")
+    (tmp_path / "update").write_bytes(pack(layout, vector(1)))
+    outcome = ask(lambda done: aggregator.check(tmp_path / "update", layout, 500.0, done))
+    assert outcome == Outcome(norm=pytest.approx(np.linalg.norm(vector(1)), rel=1e-3))
+    (tmp_path / "update").write_bytes(pack(LAYOUT, vector(1)))
+    outcome = ask(lambda done: aggregator.check(tmp_path / "update", layout, 500.0, done))
+    assert outcome.code == "update-too-large"
 
 
 def test_an_update_with_another_header_is_refused_without_reading_it_whole(
