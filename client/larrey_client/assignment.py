@@ -38,8 +38,10 @@ from larrey_client.data.cohort import load, scan
 from larrey_client.data.identity import unpack_hashes
 from larrey_client.data.reading import Reading
 from larrey_client.data.sources import connect
+from larrey_client.device import device_lost, is_device_lost
 from larrey_client.frames import memory_file, seal
 from larrey_privacy.cohort import Cohort
+from larrey_protocol.encodings import encode
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.study import Study
@@ -90,13 +92,13 @@ class Assignment:
                 }
             )
             message = _message(content, round_number, _MESSAGE_TYPES[phase])
+            layout = phase_layout(self.study, phase)
             if self.cohort is not None:
                 arrays = _arrays_of(app(message, self._context()))
-                return _update_file(self.layout, arrays, None)
+                return _update_file(layout, arrays, None)
             reply = _foreign(app, message, self._context())
             if phase == "train":
-                return _update_file(self.layout, _arrays_of(reply), flat)
-            layout = phase_layout(self.study, phase)
+                return _update_file(layout, _arrays_of(reply), flat)
             return seal(memory_file("metrics", [pack(layout, metrics_of(reply.content, layout))]))
 
     def warm(self) -> None:
@@ -104,7 +106,7 @@ class Assignment:
         if self.app == OWN_APP:
             from larrey_client.app import prepare_study
 
-            with contextlib.suppress(LarreyError):  # the first round will say so
+            with contextlib.suppress(LarreyError, RuntimeError):  # the first round will say so
                 prepare_study(self.text, self.device)
 
     def _config(self, round_number: int, phase: str, sequence: int) -> ConfigRecord:
@@ -240,13 +242,15 @@ def _foreign(app: ClientApp, message: Message, context: Context) -> Message:
     """Return a standard app's answer; what goes wrong in it, a missing handler too, is one code.
 
     Raises:
-        LarreyError: ``app-failed``.
+        LarreyError: ``app-failed``, ``device-lost``.
     """
     try:
         reply = app(message, context)
     except MemoryError:  # what is left of this process is not worth keeping
         raise
     except Exception as error:  # noqa: BLE001  the app's own words may hold data: only the type is told
+        if is_device_lost(error):
+            raise device_lost() from None
         raise LarreyError("app-failed", f"the app raised {type(error).__name__}") from None
     if reply.has_error():
         raise LarreyError("app-failed", f"the app answered with error {reply.error.code}")
@@ -277,12 +281,14 @@ def _mapped(model: int, layout: TensorLayout) -> Iterator[NDArray[np.float32]]:
 def _update_file(
     layout: TensorLayout, arrays: ArrayRecord, start: NDArray[np.float32] | None
 ) -> int:
-    """Return a sealed file of ``arrays``, minus ``start`` if it is given."""
+    """Return a sealed file of ``arrays``, minus ``start`` if it is given, encoded as laid out."""
+    if layout.encoding != "float32":
+        return seal(memory_file("update", _encoded(layout, arrays, start)))
     update = memory_file("update", [layout.header])
     try:
         os.ftruncate(update, layout.nbytes)
         area = mmap.mmap(update, 0)
-        _fill(area, layout, arrays, start)
+        _fill(np.frombuffer(area, "<f4", offset=len(layout.header)), layout, arrays, start)
         area.close()  # not in a "with": after an error, arrays on it still live in the traceback
         return seal(update)
     except BaseException:
@@ -290,10 +296,23 @@ def _update_file(
         raise
 
 
+def _encoded(
+    layout: TensorLayout, arrays: ArrayRecord, start: NDArray[np.float32] | None
+) -> list[bytes | memoryview]:
+    """Return the parts of an encoded file: the values are clipped and noised by now."""
+    flat = np.empty(layout.size, np.float32)
+    _fill(flat, layout, arrays, start)
+    scales, codes = encode(layout.encoding, flat)
+    return [layout.header, scales.data, codes.data]
+
+
 def _fill(
-    area: mmap.mmap, layout: TensorLayout, arrays: ArrayRecord, start: NDArray[np.float32] | None
+    flat: NDArray[np.float32],
+    layout: TensorLayout,
+    arrays: ArrayRecord,
+    start: NDArray[np.float32] | None,
 ) -> None:
-    places = layout.views(np.frombuffer(area, "<f4", offset=len(layout.header)))
+    places = layout.views(flat)
     sources = tensors_of(arrays, layout)
     if start is None:
         for values, place in zip(sources, places, strict=True):

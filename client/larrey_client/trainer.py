@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from larrey_client.confinement.process import Plan, confine
+from larrey_client.device import device_lost, is_device_lost, require_device
 from larrey_client.frames import PeerClosed, receive_frame, send_frame
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 from larrey_protocol.waypoints import reached
@@ -84,6 +85,9 @@ class _Server:
             logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
             return _report(error), []
         except Exception as error:  # noqa: BLE001  the text may hold data: only its type is told
+            if is_device_lost(error):
+                logger.error("trainer lost its device op=%s", frame.get("op"))  # noqa: TRY400
+                return _report(device_lost()), []
             logger.error("trainer failed op=%s error=%s", frame.get("op"), type(error).__name__)  # noqa: TRY400
             return {"code": "trainer-failed", "message": "the training failed"}, []
 
@@ -91,6 +95,9 @@ class _Server:
         from larrey_client.assignment import assign
 
         self._assignment = None
+        if self._device != "cpu" and self._warming is not None:
+            self._warming.join()
+        require_device(self._device)
         made = self._assignment = assign(files, frame, device=self._device)
         reached("trainer.loaded")
         self._warm_up(made.warm)

@@ -24,6 +24,7 @@ _CODES = frozenset(
         "app-not-found",
         "app-reads-all-rows",
         "data-path-missing",
+        "device-lost",
         "gradient-missing",
         "gradients-pending",
         "load-malformed",

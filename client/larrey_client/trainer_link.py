@@ -200,8 +200,8 @@ class TrainerLink:
 
         Raises:
             LarreyError: ``trainer-crashed``, ``trainer-timeout``, ``trainer-failed``,
-                ``trainer-interrupted``, ``study-not-loaded``, or the code of the rule that refused
-                the model.
+                ``device-lost``, ``trainer-interrupted``, ``study-not-loaded``, or the code of the
+                rule that refused the model.
             DataError: a restarted process found that the data no longer meet the contract.
         """
         deadline = time.monotonic() + timeout_s
@@ -314,7 +314,7 @@ class TrainerLink:
         if "code" in answer:
             close_files(files)
             failure = failure_of(answer)
-            if failure.code == "trainer-failed":  # out of memory, say: nobody knows what it is now
+            if failure.code in {"trainer-failed", "device-lost"}:  # nobody knows what it is now
                 process.close()
             raise failure
         return answer, files

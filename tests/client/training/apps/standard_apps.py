@@ -30,6 +30,7 @@ renames = ClientApp()
 talks = ClientApp()
 pairs = ClientApp()
 tells_limits = ClientApp()
+device_lost = ClientApp()
 
 
 @plus_one.train()
@@ -103,3 +104,8 @@ def _(message: Message, context: Context) -> Message:
     secrets = sum(name in os.environ for name in ("HOME", "LARREY_SECRET"))
     told = _socket_error() + 100.0 * ("torch" in sys.modules) + 1000.0 * secrets
     return _reply(message, _shifted(message, told))
+
+
+@device_lost.train()
+def _(message: Message, context: Context) -> Message:
+    raise RuntimeError("CUDA error: unspecified launch failure")
