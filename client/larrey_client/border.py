@@ -61,7 +61,8 @@ class Border:
         if isinstance(request, wire.GiveRequest):
             about = check_flower(*open_give(request))
         data = request.SerializeToString(deterministic=True)
-        sent = self._sent(method, about if about.study else self._said(about.code), data)
+        about = about if about.study else self._said(about.code)
+        sent = self._sent(method, about, digest_bytes(data), len(data))
         if isinstance(request, wire.TakeRequest | wire.ListStudiesRequest):
             self._log.poll(sent, data)
         else:
@@ -75,14 +76,16 @@ class Border:
         seq = 0
         for part in parts:
             check_outgoing(method, part)
-            if not seq:
-                sent = replace(self._sent(method, about, b""), digest=part.digest)
+            size = part.ByteSize()
+            if seq:
+                self._log.count_part(seq, size)
+            else:
+                sent = self._sent(method, about, part.digest, size)
                 blob = self._spool / part.digest.removeprefix("sha256:")
                 seq = self._log.add_blob(sent, blob)
-            self._log.count_part(seq, part.ByteSize())
             yield part
 
-    def _sent(self, method: str, about: Outgoing, data: bytes) -> Sent:
+    def _sent(self, method: str, about: Outgoing, digest: str, size: int) -> Sent:
         return Sent(
             at=self._now(),
             method=method.removeprefix("/larrey.v1."),
@@ -90,8 +93,8 @@ class Border:
             round=about.round,
             phase=about.phase,
             code=about.code,
-            bytes=len(data),
-            digest=digest_bytes(data),
+            bytes=size,
+            digest=digest,
         )
 
     def _said(self, code: str = "") -> Outgoing:

@@ -60,7 +60,7 @@ class Cases:
         """Take what a node stands on; ``pinned`` is another consortium's key than the first."""
         self._settings, self._store, self._now = settings, store, now
         self._anchors_code = anchors_code
-        self._charter = charter_of(settings)
+        self._charter = charter_of(settings).digest
         self._dossiers = Dossiers(store, pinned or settings.consortium.key)
         self._kept: _Kept | None = None
 

@@ -6,7 +6,8 @@ Epsilon is per patient at this site, add/remove neighbours, by PLD at the study'
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+import os
+from contextlib import suppress
 
 from larrey_client.gate_facts import StudyFacts
 from larrey_client.settings import AppRule
@@ -76,9 +77,12 @@ def app_digest(app: str) -> str:
     if spec is None:
         return ""
     if rest:
-        roots = [Path(root).joinpath(*rest) for root in spec.submodule_search_locations or ()]
-        files = [p for r in roots for p in (r.with_suffix(".py"), r / "__init__.py")]
+        roots = [os.path.join(root, *rest) for root in spec.submodule_search_locations or ()]
+        files = [p for r in roots for p in (f"{r}.py", os.path.join(r, "__init__.py"))]
     else:
-        files = [Path(spec.origin)] if spec.origin else []
-    found = next((path for path in files if path.is_file()), None)
-    return digest_bytes(found.read_bytes()) if found else ""
+        files = [spec.origin] if spec.origin else []
+    for path in files:
+        is_none = suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
+        with is_none, open(path, "rb") as file:
+            return digest_bytes(file.read())
+    return ""

@@ -40,7 +40,7 @@ def policy_view(connection: sqlite3.Connection, settings: SiteSettings) -> Json:
         "site": charter.site,
         "version": version.number,
         "digest": version.digest,
-        "is_in_effect": dossier.is_charter(charter) and not dossier.altered,
+        "is_in_effect": dossier.is_charter(charter.digest) and not dossier.altered,
         "missing": list(dossier.unsigned(charter)),
         "approvals": list(charter.policy.approvals),
         "changes": [list(change) for change in changes(dossier.charter, charter)],

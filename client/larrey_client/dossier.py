@@ -133,9 +133,9 @@ class Dossier:
         versions = self.permits.get(reference, ())
         return versions[-1] if versions else ("", None)
 
-    def is_charter(self, charter: Charter) -> bool:
-        """Return whether this very charter is in effect."""
-        return bool(self.past) and self.past[-1].digest == charter.digest
+    def is_charter(self, digest: str) -> bool:
+        """Return whether the charter of this digest is in effect."""
+        return bool(self.past) and self.past[-1].digest == digest
 
     def unsigned(self, charter: Charter) -> tuple[Role, ...]:
         """Return whose signature a charter lacks."""

@@ -15,9 +15,9 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ CREATE TABLE IF NOT EXISTS payloads (
     digest TEXT PRIMARY KEY, study TEXT NOT NULL, at REAL NOT NULL, data BLOB) STRICT;
 CREATE INDEX IF NOT EXISTS messages_of_study ON messages (study, seq);
 """
+_WRITE = "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KEEP = "INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, ?)"
 _DAY_S = 86400.0
 _HOUR_S = 3600
 _MOST_POLLS = 1000  # different ones an hour; an honest coordinator causes a handful
@@ -65,6 +67,9 @@ class Sent:
     digest: str
 
 
+_COLUMNS = tuple(Sent.__dataclass_fields__)
+
+
 class EgressLog:
     """The log of one node; several threads may use it."""
 
@@ -89,33 +94,21 @@ class EgressLog:
 
     def add(self, sent: Sent, payload: bytes | None = None) -> int:
         """Write one message down and return its number; None keeps no payload."""
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._writing() as db:
             if payload is not None:
-                self._connection.execute(
-                    "INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, ?)",
-                    (sent.digest, sent.study, sent.at, payload),
-                )
-            row = self._connection.execute(
-                "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                tuple(asdict(sent).values()),
-            )
-            self._connection.execute("COMMIT")
-            return int(row.lastrowid or 0)
+                db.execute(_KEEP, (sent.digest, sent.study, sent.at, payload))
+            return _add(db, sent)
 
     def add_blob(self, sent: Sent, path: Path) -> int:
-        """Write a stream down that is about to begin; the file at ``path`` is its payload."""
+        """Write a stream and its first part down; the file at ``path`` is its payload."""
         with suppress(FileExistsError, FileNotFoundError):
             os.link(path, self._blob(sent.digest))
-        with self._lock:
-            self._connection.execute(
-                "INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, NULL)",
-                (sent.digest, sent.study, sent.at),
-            )
-        return self.add(sent)
+        with self._writing() as db:
+            db.execute(_KEEP, (sent.digest, sent.study, sent.at, None))
+            return _add(db, sent)
 
     def count_part(self, seq: int, size: int) -> None:
-        """Add a part to a stream that is under way."""
+        """Add a further part to a stream that is under way."""
         with self._lock:
             self._connection.execute(
                 "UPDATE messages SET bytes = bytes + ? WHERE seq = ?", (size, seq)
@@ -128,24 +121,20 @@ class EgressLog:
         digest is empty: what such a message says is a number that the coordinator gave.
         """
         hour = int(sent.at) // _HOUR_S * _HOUR_S
-        with self._lock:
+        with self._writing() as db:
             if hour != self._hour:
                 self._hour = hour
                 self._polled.clear()
             is_listed = sent.digest in self._polled or len(self._polled) < _MOST_POLLS
             if is_listed:
                 self._polled.add(sent.digest)
-            self._connection.execute(
+            db.execute(
                 "INSERT INTO polls VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE"
                 " SET count = count + 1, bytes = bytes + excluded.bytes",
                 (sent.method, sent.digest if is_listed else "", hour, sent.bytes),
             )
-            if not is_listed:
-                return
-            self._connection.execute(
-                "INSERT OR IGNORE INTO payloads VALUES (?, '', ?, ?)",
-                (sent.digest, sent.at, payload),
-            )
+            if is_listed:
+                db.execute(_KEEP, (sent.digest, "", sent.at, payload))
 
     def purge(self, *, now: float, days: float, closed: Iterable[str] = ()) -> int:
         """Drop payloads of closed studies and those older than ``days``; return how many.
@@ -163,8 +152,25 @@ class EgressLog:
             self._connection.executemany("DELETE FROM payloads WHERE digest = ?", found)
             return len(found)
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Make what happens inside one commit, or nothing; each commit writes to the file."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+
     def _blob(self, digest: str) -> Path:
         return self._folder / _FOLDER / digest.removeprefix("sha256:")
+
+
+def _add(db: sqlite3.Connection, sent: Sent) -> int:
+    row = db.execute(_WRITE, [getattr(sent, name) for name in _COLUMNS])
+    return int(row.lastrowid or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +187,7 @@ class Logged:
             " WHERE (?1 = '' OR m.study = ?1) AND m.at >= ?2 ORDER BY seq DESC LIMIT ?3",
             (study, since, last),
         ).fetchall()
-        names = ("seq", *Sent.__dataclass_fields__, "is_kept")
+        names = ("seq", *_COLUMNS, "is_kept")
         return [
             dict(zip(names, row, strict=True)) | {"is_kept": bool(row[-1])} for row in rows[::-1]
         ]

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,8 +115,9 @@ class SiteMetrics:
         return Counter(f"larrey_site_{name}", text, labels, registry=self.registry)
 
 
+@cache
 def node_version() -> str:
-    """Return the version of the installed distribution, whichever wheel it came in."""
+    """Return the version of the installed distribution, whichever wheel it came in; read once."""
     for distribution in ("larrey-node", "larrey"):
         try:
             return version(distribution)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from larrey_client.charter import Version, parse_version
 from larrey_client.orders import Stop, StopVerb
-from larrey_protocol.audit import AuditRecord, verify_chain
+from larrey_protocol.audit import AuditRecord, table_of, verify_chain
 from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.signed import Proposal, Receipt, Signed, open_signed
 from larrey_protocol.study import Study
@@ -375,7 +375,7 @@ def document_key(signed: Signed, scope: str | None) -> str:
 
 def audit_fields(record: AuditRecord) -> dict[str, Any]:  # Any: JSON
     """Return a record as JSON."""
-    return asdict(record)
+    return table_of(record)
 
 
 def verify_audit(connection: sqlite3.Connection) -> AuditRecord | None:

@@ -53,6 +53,7 @@ class Anchors:
         self._syslog = (
             Sink("witness syslog", syslog.write, syslog.close) if witness.syslog else None
         )
+        self._made: tuple[tuple[str, str], bytes] = ("", ""), b""  # the last one, by its heads
         self._foreign: set[str] = set()  # digests of what was not ours
         self._lock = threading.Lock()
         self._behind: IntegrityError | None = None
@@ -80,7 +81,12 @@ class Anchors:
 
     def latest(self) -> bytes:
         """Return where the state stands now, signed, in its travelling form."""
-        return make_anchor(self._store, self._site, self._key, self._now()).to_bytes()
+        with self._store.reading():
+            heads = self._store.ledger_head, self._store.audit_head
+            if heads != self._made[0]:  # it says nothing but what follows from the two heads
+                made = make_anchor(self._store, self._site, self._key, self._now())
+                self._made = heads, made.to_bytes()
+            return self._made[1]
 
     def publish(self) -> bytes:
         """Tell the witnesses where the state stands; called after each durable commit.

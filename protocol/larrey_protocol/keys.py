@@ -3,6 +3,10 @@
 Public keys travel as ``ed25519:<base64url>``; people compare the fingerprint, five groups of four
 characters. Private keys live in PEM files of mode 0600, those of persons behind a passphrase too.
 The primitives are `cryptography`'s.
+
+What verified once is remembered, for documents are opened again whenever anything around them may
+have changed: that these bytes carry this signature of this key is arithmetic and stays so. Whether
+the key counts is never remembered here; who asks says which key it must be.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +29,7 @@ from larrey_protocol.errors import FileError, IntegrityError
 __all__ = ["PublicKey", "SigningKey", "fingerprint", "verify", "write_private"]
 
 _PREFIX = "ed25519:"
+_REMEMBERED = 4096  # signatures, of some 300 bytes each
 
 
 def _one_text(public: str) -> str:
@@ -39,6 +45,7 @@ class SigningKey:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
+        self._derived: dict[str, bytes] = {}
         raw = private.public_key().public_bytes_raw()
         self.public = _PREFIX + _written(raw)
 
@@ -83,12 +90,34 @@ class SigningKey:
 
     def derive(self, purpose: str) -> bytes:
         """Return 32 secret bytes that belong to this key and one purpose: HKDF (RFC 5869)."""
-        kdf = HKDF(hashes.SHA256(), length=32, salt=None, info=b"larrey " + purpose.encode())
-        return kdf.derive(self._private.private_bytes_raw())
+        if purpose not in self._derived:
+            kdf = HKDF(hashes.SHA256(), length=32, salt=None, info=b"larrey " + purpose.encode())
+            self._derived[purpose] = kdf.derive(self._private.private_bytes_raw())
+        return self._derived[purpose]
 
     def sign(self, message: bytes) -> str:
         """Return the signature of ``message`` in base64url."""
         return base64.urlsafe_b64encode(self._private.sign(message)).decode()
+
+
+class _Verified:
+    """The newest signatures that verified: public key, signature and SHA-256 of the message."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str, bytes], None] = {}  # in order of age
+
+    def __contains__(self, mark: tuple[str, str, bytes]) -> bool:
+        return mark in self._known
+
+    def add(self, mark: tuple[str, str, bytes]) -> None:
+        with self._lock:
+            while len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[mark] = None
+
+
+_verified = _Verified()
 
 
 def verify(public: str, message: bytes, signature: str) -> None:
@@ -97,6 +126,9 @@ def verify(public: str, message: bytes, signature: str) -> None:
     Raises:
         IntegrityError: ``bad-signature``.
     """
+    mark = (public, signature, hashlib.sha256(message).digest())
+    if mark in _verified:
+        return
     try:
         key = Ed25519PublicKey.from_public_bytes(_raw(public))
         key.verify(_bytes_of(signature.removesuffix("==")), message)
@@ -106,6 +138,7 @@ def verify(public: str, message: bytes, signature: str) -> None:
             f"a signature does not verify under key {_safe_fingerprint(public)}",
             "Compare the fingerprint with its owner by phone.",
         ) from error
+    _verified.add(mark)
 
 
 def fingerprint(public: str) -> str:

@@ -62,6 +62,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()  # calls by caller
         self._contexts: dict[str, set[grpc.ServicerContext]] = {}  # of the calls of each site
+        # Of the calls in flight, whose handlers ask again who calls: a connection has one for good.
+        self._certificates: dict[grpc.ServicerContext, bytes] = {}
 
     def intercept_service(
         self,
@@ -81,8 +83,8 @@ class Gatekeeper(grpc.ServerInterceptor):
 
     def caller(self, context: grpc.ServicerContext) -> Member:
         """Return who calls; aborts with UNAUTHENTICATED if the certificate is nobody's."""
-        pem = bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
-        member = self._registry.by_certificate(pem)
+        pem = self._certificates.get(context)
+        member = self._registry.by_certificate(_certificate(context) if pem is None else pem)
         if member is None:
             self._metrics.auth_failure("unknown_key")
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not-registered")
@@ -160,6 +162,15 @@ class Gatekeeper(grpc.ServerInterceptor):
 
     @contextmanager
     def _admitted(self, method: str, context: grpc.ServicerContext) -> Iterator[Member]:
+        self._certificates[context] = _certificate(context)
+        try:
+            with self._placed(method, context) as caller:
+                yield caller
+        finally:
+            del self._certificates[context]
+
+    @contextmanager
+    def _placed(self, method: str, context: grpc.ServicerContext) -> Iterator[Member]:
         caller = self.caller(context)
         service = method[1:].partition("/")[0]
         rights = _RIGHTS.get(method[1:], _RIGHTS.get(service, frozenset()))
@@ -189,6 +200,10 @@ class Gatekeeper(grpc.ServerInterceptor):
                 self._contexts[place].discard(context)
                 if not self._running[place]:
                     del self._running[place], self._contexts[place]
+
+
+def _certificate(context: grpc.ServicerContext) -> bytes:
+    return bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
 
 
 def _way(streaming: bool) -> str:

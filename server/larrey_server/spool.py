@@ -230,8 +230,9 @@ class Spool:
             for key in [key for key in self._writers if key[0] == digest]:
                 self._writers.pop(key).supersede()
             path.unlink(missing_ok=True)
-            for part in self.folder.glob(f"{path.name}*.part"):
-                part.unlink(missing_ok=True)
+            for name in os.listdir(self.folder):
+                if name.startswith(path.name) and name.endswith(".part"):
+                    (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, before: float) -> int:
         """Remove what was last written before a time and is neither adopted nor kept.

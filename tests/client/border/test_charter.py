@@ -61,7 +61,7 @@ def site(site_file: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def is_in_effect(store: SiteStore, settings: SiteSettings) -> bool:
     dossier = read_dossier(store.records, settings.consortium.key)
-    return dossier.is_charter(charter_of(settings))
+    return dossier.is_charter(charter_of(settings).digest)
 
 
 def signed(store: SiteStore, settings: SiteSettings, people: People, key: SigningKey) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,13 +53,35 @@ def test_an_uploaded_file_stays_after_its_spool_entry_is_gone(
     blob = tmp_path / "blob"
     blob.write_bytes(b"update")
     seq = log.add_blob(
-        Sent(0.0, "Exchange/Store", STUDY, 1, "train", "", 0, digest_bytes(b"update")), blob
+        Sent(0.0, "Exchange/Store", STUDY, 1, "train", "", 4, digest_bytes(b"update")), blob
     )
-    log.count_part(seq, 4)
     log.count_part(seq, 5)
     blob.unlink()
     assert read.payload(digest_bytes(b"update")) == b"update"
     assert read.total_bytes() == 9
+
+
+def test_the_parts_of_a_stream_are_counted_each_before_it_goes(
+    log: EgressLog, read: Logged, tmp_path: Path
+) -> None:
+    border = Border(log, tmp_path, now=lambda: 0.0)
+    part = wire.StorePart(digest=digest_bytes(b"update"), total_bytes=12, data=b"update")
+    parts = border.let_parts_through("/larrey.v1.Exchange/Store", iter([part, part]))
+    for count in (1, 2):
+        next(parts)
+        assert read.total_bytes() == count * part.ByteSize()
+    (row,) = read.messages()
+    assert (row["digest"], row["method"]) == (part.digest, "Exchange/Store")
+
+
+def test_what_could_not_be_written_leaves_no_trace_and_the_log_goes_on(
+    log: EgressLog, read: Logged
+) -> None:
+    unwritable = Sent(0.0, "Exchange/Give", STUDY, 1, "train", "", 3, None)  # type: ignore[arg-type]
+    with pytest.raises(sqlite3.IntegrityError):
+        log.add(unwritable)
+    log.add(sent(b"next"), b"next")
+    assert [row["digest"] for row in read.messages()] == [digest_bytes(b"next")]
 
 
 @pytest.mark.parametrize(

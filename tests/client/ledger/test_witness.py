@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from larrey_client.anchors import open_anchor
 from larrey_client.explain.status import explain_witness
 from larrey_client.settings import SiteSettings
 from larrey_client.watch import Anchors, known_anchors, open_watch
@@ -159,6 +160,28 @@ def test_a_node_without_its_collector_works(state: State, start: Start) -> None:
         port = server.getsockname()[1]
     anchors = start(state, Witness(syslog=f"127.0.0.1:{port}"))
     assert anchors.publish() == anchors.latest()
+
+
+def test_an_anchor_is_made_anew_only_after_a_commit_and_then_at_once(
+    state: State, start: Start
+) -> None:
+    anchors = start(state)
+    before = anchors.latest()
+    assert anchors.latest() == before
+    for commit in (state.work, lambda: _note(state)):  # ledger and trail; the trail alone
+        commit()
+        data = anchors.latest()
+        anchor = open_anchor(data, state.key.public).anchor
+        assert data != before
+        assert anchor.ledger_head == state.store.ledger_head
+        assert anchor.audit_head == state.store.audit_head
+        assert sum(one.units for one in anchor.spent) == sum(state.store.ledger.spent().values())
+        before = data
+
+
+def _note(state: State) -> None:
+    with state.store.transaction():
+        state.store.audit("noted", "alpha")
 
 
 def lost(state: State) -> bytes:

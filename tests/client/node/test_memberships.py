@@ -297,7 +297,7 @@ def test_another_membership_counts_when_the_hospitals_people_signed_it(
     first = settings.model_copy(update={"memberships": ()})
     assert "memberships" not in charter_of(first).text
     assert charter_of(first).digest != charter.digest
-    assert not ours.agent.node.cases.dossier.is_charter(charter_of(first))
+    assert not ours.agent.node.cases.dossier.is_charter(charter_of(first).digest)
 
 
 @pytest.mark.parametrize(
