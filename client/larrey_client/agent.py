@@ -77,6 +77,7 @@ class Agent:
     def start(self) -> None:
         """Begin to ask and to work."""
         self.desk.prepare()
+        self.closing.finish()
         for thread in self._threads:
             thread.start()
 

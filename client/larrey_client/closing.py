@@ -1,8 +1,9 @@
 """Closing a study at this site: nothing of it is kept but the proofs of what was done.
 
-First the study is stopped for good, durably; then each `Closer` deletes its part; then a receipt of
-what was deleted is signed, kept, written beside the state and told to the coordinator. A kill in
-between is finished at the next look. Rows stay: receipts, orders, audit trail and ledger hold no
+First the study is stopped for good, durably; then each `Closer` deletes its part, each thing named
+on disk before it goes; then a receipt of what was deleted is signed, kept, written beside the state
+and told to the coordinator. A kill in between is finished at the next start, and the receipt names
+what went before it. Rows stay: receipts, orders, audit trail and ledger hold no
 weights and prove the past. A study is closed by a person, by an order of the consortium, when its
 permit ends, when this site left, or some days after it ended.
 """
@@ -12,23 +13,22 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from larrey_client.deletion_paper import Paper
 from larrey_client.extract.snapshots import current
 from larrey_client.holding import release
 from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.node import Node
 from larrey_client.orders import Standing
 from larrey_client.records import Decision
-from larrey_protocol.canonical import canonical_json, short
+from larrey_protocol.canonical import short
 from larrey_protocol.decisions import Deleted, DeletionReceipt
-from larrey_protocol.errors import Refusal
+from larrey_protocol.errors import LarreyError, Refusal
 from larrey_protocol.permit import Permit, permit_state
-from larrey_protocol.signed import Signed, sign
+from larrey_protocol.signed import sign
 
 __all__ = [
     "Closer",
@@ -48,13 +48,14 @@ _PATIENCE_S = 2.0
 _DAY_S = 86400.0
 _MIB = 1 << 20
 POLICY = "policy"  # the actor of an automatic closing
+_BEGUN = "closing-begun"
 
 
 class Closer(Protocol):
     """Deletes one kind of what a study leaves at a site; doing it twice must do no harm."""
 
     def __call__(self, study: str) -> Iterable[Deleted]:
-        """Delete it and name what was deleted."""
+        """Delete it, and name each thing before it goes: the next one is asked for after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def why_close(past: Past, close_after_days: float) -> str:
         return ""
     permit = permit_state(past.permit, past.day) if past.permit is not None else ""
     reasons = (
-        (past.is_begun, "closing-begun"),
+        (past.is_begun, _BEGUN),
         (past.has_left, "site-left"),
         (past.standing.stopped in {"closed", "withdrawn"}, "closed-by-order"),
         (permit in {"EXPIRED", "REVOKED"}, "permit-ended"),
@@ -126,16 +127,40 @@ class Closing:
             require_no_incident(store.records)
         self._stop_for_good(study, actor, code)
         self._await_worker()
-        items = tuple(item for closer in self._closers for item in closer(study))
+        paper = Paper(store.folder, study)
+        with paper.naming() as named:
+            for closer in self._closers:
+                for item in closer(study):
+                    named.add(item)
+            items = named.items
         receipt = DeletionReceipt(study=study, by=node.site, items=items, at=node.now())
         signed = sign(receipt, node.key)
         with store.transaction():
             store.add_document(signed, subject=study)
             store.audit("study-deleted", actor, study=study, subject=signed.digest, code=code)
-        path = _write(store.folder / "receipts", study, signed)
+        path = paper.write(signed)
         logger.info("study closed study=%s items=%d by=%s", short(study), len(items), actor)
         size = sum(item.bytes for item in items)
         return {"study": study, "items": len(items), "bytes": size, "receipt": str(path)}
+
+    def finish(self) -> None:
+        """Finish what a kill cut: closings that were begun, and receipts not yet written to files.
+
+        Needs no coordinator; while an incident is open nothing is deleted.
+        """
+        with self._node.store.reading() as records:
+            kept = records.documents("deletionreceipt")
+            is_frozen = bool(open_incidents(records))
+        for signed in kept:
+            paper = Paper(self._node.store.folder, str(json.loads(signed.document)["study"]))
+            if not paper.is_written:
+                paper.write(signed)
+        begun = [study for study, code in self.due() if code == _BEGUN]
+        for study in () if is_frozen else begun:
+            try:
+                self.close(study, POLICY, _BEGUN)
+            except (LarreyError, OSError):  # the next look tries again
+                logger.exception("a closing was not finished study=%s", short(study))
 
     def _await_worker(self) -> None:
         """Let whoever worked on the study hear that it is over; others' work is not waited for."""
@@ -235,8 +260,8 @@ def answers_closer(node: Node) -> Closer:
         for digest, size in answers.items():
             path = node.store.spool / digest.removeprefix("sha256:")
             if path.exists():
-                path.unlink()
                 yield Deleted(kind="answer", digest=digest, bytes=size)
+                path.unlink()
 
     return close
 
@@ -254,35 +279,22 @@ def snapshot_closer(node: Node) -> Closer:
         snapshot = current(node.settings.site.state, decision.dataset)
         if snapshot is not None:
             size = -(-snapshot.stat().st_size // _MIB) * _MIB  # exact, it would count the rows
-            snapshot.unlink()
             yield Deleted(kind="snapshot", bytes=size)
+            snapshot.unlink()
 
     return close
 
 
-def payload_closer(purge: Callable[[str], int]) -> Closer:
-    """Return what deletes the copies of what left; ``purge`` says how many went of a study."""
+def payload_closer(count: Callable[[str], int], purge: Callable[[str], object]) -> Closer:
+    """Return what deletes the copies of what left of a study; ``count`` says how many there are."""
 
     def close(study: str) -> Iterator[Deleted]:
-        for _ in range(purge(study)):
+        for _ in range(count(study)):
             yield Deleted(kind="payload", bytes=0)  # their digests and sizes stay on the log
+        purge(study)
 
     return close
 
 
 def _needs(decision: Decision | None, dataset: str) -> bool:
     return decision is not None and (decision.decision, decision.dataset) == ("approved", dataset)
-
-
-def _write(folder: Path, study: str, signed: Signed) -> Path:
-    """Write the signed receipt where a person finds it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{short(study)}.deletion.json"
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(canonical_json(signed.model_dump(mode="json")))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    return path

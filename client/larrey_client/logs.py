@@ -13,19 +13,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from larrey_client.dossier import read_dossier
-from larrey_client.egress_log import EgressLog
+from larrey_client.egress_log import EgressLog, open_log
 from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.settings import Policy, SiteSettings
 from larrey_client.store import SiteStore
 from larrey_protocol.access_log import Access, AccessLog
 
-__all__ = ["Logs", "open_logs", "purge", "purge_study"]
+__all__ = ["Logs", "kept_of", "open_logs", "purge", "purge_study"]
 
 logger = logging.getLogger(__name__)
 
 _PURGE_EVERY_S = 3600.0
+_MANY = 100_000  # as many things as a deletion receipt can name
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,15 @@ def _in_effect(store: SiteStore, settings: SiteSettings) -> Policy:
     """Return the policy that the hospital's people signed: the file alone deletes nothing."""
     with store.reading() as records:
         return read_dossier(records, settings.consortium.key).policy(settings.policy)
+
+
+def kept_of(state: Path, study: str) -> int:
+    """Return how many copies of what left for a study are still kept."""
+    log = open_log(state)
+    try:
+        return len({one["digest"] for one in log.messages(study, last=_MANY) if one["is_kept"]})
+    finally:
+        log.connection.close()
 
 
 def purge_study(logs: Logs, store: SiteStore, study: str) -> int:

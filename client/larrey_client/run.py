@@ -33,7 +33,7 @@ from larrey_client.incident import open_incidents
 from larrey_client.leaving import departure_of
 from larrey_client.ledger_pages import ledger_view
 from larrey_client.local import Door, Handler
-from larrey_client.logs import open_logs, purge_study
+from larrey_client.logs import kept_of, open_logs, purge_study
 from larrey_client.metrics import SiteMetrics, serve_metrics
 from larrey_client.node import Node, Trainer
 from larrey_client.people_door import people_handlers, who_signed
@@ -133,7 +133,10 @@ def open_members(
         border = Border(logs.egress, store.spool, time.time)
         shared = _Shared(settings, anchors, trainer, key, EpsilonTable(), metrics, stopping)
         stack.callback(shared.epsilons.stop)
-        purge = payload_closer(lambda study: purge_study(logs, store, study))
+        purge = payload_closer(
+            lambda study: kept_of(settings.site.state, study),
+            lambda study: purge_study(logs, store, study),
+        )
         connect = partial(_connected, stack, metrics, border)
         members = Members(
             Agent(shared.node(one, view, connect(one, tls)), [purge])

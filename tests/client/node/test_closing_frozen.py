@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from larrey_client.agent import Agent
+from larrey_client.closing import Closing, answers_closer
+from larrey_client.deletion_paper import Paper
 from larrey_client.logs import purge_study
-from larrey_protocol.decisions import DeletionReceipt
+from larrey_protocol.decisions import Deleted, DeletionReceipt
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Signed, open_signed
 from larrey_protocol.study import Study
@@ -125,3 +131,88 @@ def test_a_site_that_left_tells_so_after_everything_was_deleted(
     at_door(agent, "incident close", number=1)
     agent.closing.look(at_once=True)
     wait_until(lambda: len(peer.told) == 2)
+
+
+def paper(agent: Agent, study: Study) -> Path:
+    return agent.node.store.folder / "receipts" / f"{study.digest[7:19]}.deletion.json"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killing(_study: str) -> list[None]:
+    raise Killed
+
+
+def test_what_a_cut_closing_deleted_is_on_the_receipt_of_the_next_start(
+    start: Callable[[], Agent], approve: Approve, peer: Peer, pki: Pki
+) -> None:
+    agent = start()
+    study = approve(agent, STUDY)
+    assert code_of(peer, study) == ""
+    (update,) = spooled(agent)
+    agent.stop()
+    closing = Closing(agent.node, (answers_closer(agent.node), killing))  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        closing.close(study.digest, "ines")
+    assert not update.exists()
+    assert not paper(agent, study).exists()
+    peer.stop()  # the end needs no coordinator
+    agent = start()
+    receipt = open_signed(
+        Signed.from_bytes(paper(agent, study).read_bytes()), DeletionReceipt, pki.signing.public
+    )
+    answers = [item for item in receipt.items if item.kind == "answer"]
+    assert [item.digest for item in answers] == [f"sha256:{update.name}"]
+    assert receipts(agent) == [Signed.from_bytes(paper(agent, study).read_bytes())]
+    assert not paper(agent, study).with_suffix(".part").exists()
+
+
+def test_a_thing_is_named_on_disk_before_it_goes(agent: Agent, frozen: Study) -> None:
+    at_door(agent, "incident close", number=1)
+    part = paper(agent, frozen).with_suffix(".part")
+
+    def looking(_study: str) -> Iterator[Deleted]:
+        yield Deleted(kind="cache", bytes=7)
+        seen.append(part.read_text())
+
+    seen: list[str] = []
+    agent.closing._closers = (looking,)
+    agent.closing.close(frozen.digest, "ines")
+    assert '"cache"' in seen[0]
+
+
+def test_a_receipt_whose_file_is_not_there_is_written_at_the_next_start(
+    start: Callable[[], Agent], approve: Approve
+) -> None:
+    agent = start()
+    study = approve(agent, STUDY)
+    at_door(agent, "study close", study="tiny")
+    before = paper(agent, study).read_bytes()
+    agent.stop()
+    paper(agent, study).unlink()  # killed after the receipt was kept, before it was written
+    agent = start()
+    assert paper(agent, study).read_bytes() == before
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([Deleted(kind="payload", bytes=n) for n in range(3)]))),
+    st.integers(0, 60),
+)
+def test_however_often_a_closing_is_cut_each_thing_is_on_the_receipt_once(
+    runs: list[list[Deleted]], torn: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "receipts" / "1.deletion.part"
+        for run in runs:
+            with Paper(Path(folder), "sha256:1").naming() as named:
+                for item in run:
+                    named.add(item)
+                items = named.items
+            with file.open("ab") as end:
+                end.write(b'\n{"kind":"answer","bytes":123456,"digest":""}'[:torn][:40])
+            expected = Counter(items)
+            assert expected >= Counter(run)
+        most = {item: max(run.count(item) for run in runs) for run in runs for item in run}
+        assert not runs or Counter(items) == Counter(most)
