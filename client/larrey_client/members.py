@@ -41,17 +41,7 @@ class Members:
         Raises:
             UsageError: ``membership-unknown`` or ``membership-required``.
         """
-        names = ", ".join(agent.node.membership.name for agent in self._agents)
-        if not name and len(self._agents) > 1:
-            raise UsageError(
-                "membership-required", f"this site has {names}", "Add: --membership NAME"
-            )
-        found = [a for a in self._agents if name in {"", a.node.membership.name}]
-        if not found:
-            raise UsageError(
-                "membership-unknown", f"no membership '{name}' here", f"There is: {names}."
-            )
-        return found[0]
+        return self._scoped(self.first.node.settings.member(name).scope)
 
     def of(self, reference: str) -> Agent:
         """Return the membership of a study, given by name or digest.

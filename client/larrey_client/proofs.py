@@ -59,7 +59,9 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         "audit verify": lambda _request, _actor: reading(verify_view, state, key.public),
         "audit query": lambda request, _actor: reading(query_view, request),
         "audit access": lambda request, _actor: access_view(state, request),
-        "audit export": lambda _request, _actor: reading(export_view, settings, key.public),
+        "audit export": lambda request, _actor: reading(
+            export_view, settings, key.public, str(request.get("membership") or "")
+        ),
         "egress": lambda request, _actor: reading(egress_view, state, request),
         "incident open": lambda request, actor: open_incident(store, key, settings, request, actor),
         "incident close": close,
@@ -92,9 +94,16 @@ def query_view(connection: sqlite3.Connection, asked: Asked) -> Json:
     )
 
 
-def export_view(connection: sqlite3.Connection, settings: SiteSettings, key: str) -> Json:
-    """Return trail and receipts for the coordinator to compare."""
-    return trail.export(connection, settings.site.state, settings.site.name, key)
+def export_view(
+    connection: sqlite3.Connection, settings: SiteSettings, key: str, membership: str
+) -> Json:
+    """Return trail and receipts for one membership's coordinator to compare.
+
+    Raises:
+        UsageError: ``membership-unknown`` or ``membership-required``.
+    """
+    scope = settings.member(membership).scope
+    return trail.export(connection, settings.site.state, settings.site.name, key, scope)
 
 
 def access_view(state: Path, asked: Asked) -> Json:
@@ -195,7 +204,7 @@ def bundle(settings: SiteSettings, config: Path, number: int) -> bytes:
             "documents": _documents(connection),
             "egress": egress_view(connection, state, {}),
             "incidents": found,
-            "trail": export_view(connection, settings, key.public),
+            "trail": trail.export(connection, state, site, key.public),
         }
     finally:
         connection.close()

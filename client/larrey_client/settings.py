@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from larrey_client.sources_settings import FileSource, Source, place_of, rooted
 from larrey_client.witness_settings import Witness
 from larrey_protocol.canonical import DIGEST
-from larrey_protocol.errors import FileError
+from larrey_protocol.errors import FileError, UsageError
 from larrey_protocol.keys import PublicKey
 from larrey_protocol.people import Person
 from larrey_protocol.study import SiteName
@@ -230,6 +230,24 @@ class SiteSettings(Record):
             for one in self.memberships
         )
         return (first, *more)
+
+    def member(self, name: str) -> Member:
+        """Return a membership by its name; an empty one means the only one there is.
+
+        Raises:
+            UsageError: ``membership-unknown`` or ``membership-required``.
+        """
+        names = ", ".join(one.name for one in self.members)
+        if not name and len(self.members) > 1:
+            raise UsageError(
+                "membership-required", f"this site has {names}", "Add: --membership NAME"
+            )
+        found = [one for one in self.members if name in {"", one.name}]
+        if not found:
+            raise UsageError(
+                "membership-unknown", f"no membership '{name}' here", f"There is: {names}."
+            )
+        return found[0]
 
     def member_name(self, scope: str) -> str:
         """Return the name of the membership with that scope; empty where there is none any more."""

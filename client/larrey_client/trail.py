@@ -166,16 +166,29 @@ def query(connection: sqlite3.Connection, asked: Asked) -> list[Json]:
     return rows
 
 
-def export(connection: sqlite3.Connection, folder: Path, site: str, key: str) -> Json:
-    """Return trail, receipts and seal as JSON, for `larrey audit reconcile`; no patient data."""
-    seal = folder / SEAL
+def export(
+    connection: sqlite3.Connection, folder: Path, site: str, key: str, scope: str | None = None
+) -> Json:
+    """Return trail, receipts and seal as JSON, for `larrey audit reconcile`; no patient data.
+
+    The trail is whole. With a ``scope`` the receipts are for that membership's coordinator alone.
+    """
+    seal, records = folder / SEAL, SiteRecords(connection)
+    elsewhere = {one.study.digest for one in records.known() if scope not in (None, one.scope)}
+    receipts = [(_receipt(one).study, one) for one in _receipts(connection)]
     return {
         "site": site,
         "key": key,
-        "records": [asdict(record) for record in SiteRecords(connection).audit()],
-        "receipts": [json.loads(one.to_bytes()) for one in _receipts(connection)],
+        "records": [asdict(record) for record in records.audit()],
+        "receipts": [json.loads(one.to_bytes()) for of, one in receipts if of not in elsewhere],
+        "elsewhere": sorted(elsewhere),
         "seal": json.loads(seal.read_bytes()) if seal.is_file() else None,
     }
+
+
+def _named(people: Mapping[str, str], key: str) -> str:
+    """Return whose key it is, by name where that is known, else its fingerprint; "" for none."""
+    return people.get(key) or (fingerprint(key) if key else "")
 
 
 def _people(records: SiteRecords) -> dict[str, str]:
@@ -184,11 +197,6 @@ def _people(records: SiteRecords) -> dict[str, str]:
     listed = [roster.people for roster in rosters]
     listed += [version.charter.people for version in records.charters()]
     return {person.key: person.name for people in listed for person in people}
-
-
-def _named(people: Mapping[str, str], key: str) -> str:
-    """Return whose key it is, by name where that is known, else its fingerprint; "" for none."""
-    return people.get(key) or (fingerprint(key) if key else "")
 
 
 def _verbs(records: SiteRecords) -> dict[str, str]:

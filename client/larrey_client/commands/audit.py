@@ -32,11 +32,14 @@ def add(build: Build) -> None:
     for command in (query, access):
         command.add_argument("--from", dest="since", type=_day, help="day, such as 2026-01-31")
         command.add_argument("--to", dest="until", type=_day, help="day; itself left out")
-    build.command(
+    export = build.command(
         "audit export",
         "print trail and receipts for `larrey audit reconcile`",
         _export,
         json.dumps,
+    )
+    export.add_argument(
+        "--membership", default="", help="for which coordinator, of several", metavar="NAME"
     )
     egress = build.command(
         "egress",
@@ -78,15 +81,15 @@ def _access(settings: SiteSettings, options: argparse.Namespace) -> Json:
     return read(settings, "audit access", lambda _: proofs.access_view(state, asked), **asked)
 
 
-def _export(settings: SiteSettings, _: argparse.Namespace) -> Json:
+def _export(settings: SiteSettings, options: argparse.Namespace) -> Json:
     from larrey_client import proofs
     from larrey_protocol.keys import SigningKey
 
     def offline(connection: sqlite3.Connection) -> Json:
         key = SigningKey.load(settings.identity.signing_key).public
-        return proofs.export_view(connection, settings, key)
+        return proofs.export_view(connection, settings, key, options.membership)
 
-    return read(settings, "audit export", offline)
+    return read(settings, "audit export", offline, membership=options.membership)
 
 
 def _egress(settings: SiteSettings, options: argparse.Namespace) -> Json:
@@ -126,11 +129,11 @@ def _tell_query(value: Json) -> str:
             row["round"] or "",
             row["dataset"],
             row["permit"][7:19],
+            row["launcher"],
+            row["software"][7:19],
             row["code"],
         )
         for row in value
-            row["launcher"],
-            row["software"][7:19],
     ]
     head = "NO TIME(UTC) WHO ACTION STUDY ROUND DATASET PERMIT LAUNCHED-BY SOFTWARE CODE"
     return table(head, rows) if rows else "nothing of the kind is on record"

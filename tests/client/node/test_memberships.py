@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -319,3 +320,18 @@ def test_a_membership_has_a_name_a_key_and_a_consortium_of_its_own(
     site_file.write_text(f"{head}[[memberships]]{changed}")
     with pytest.raises(FileError):
         load_settings(site_file)
+
+
+def test_the_trail_is_exported_for_one_coordinator_without_the_receipts_of_the_other(
+    ours: Side, theirs: Side
+) -> None:
+    ours.approve(OURS), theirs.approve(THEIRS)
+    ours.code(OURS), theirs.code(THEIRS)
+    for name, study, other in (("first", OURS, THEIRS), ("north", THEIRS, OURS)):
+        made = at_door(ours, "audit export", membership=name)
+        studies = [json.loads(one["document"])["study"] for one in made["receipts"]]
+        assert (studies, made["elsewhere"]) == ([study.digest], [other.digest])
+    for name, code in (("", "membership-required"), ("south", "membership-unknown")):
+        with pytest.raises(LarreyError) as caught:
+            at_door(ours, "audit export", membership=name)
+        assert caught.value.code == code
