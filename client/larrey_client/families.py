@@ -3,24 +3,25 @@
 The patients of each registered dataset lie in ``families/`` as one file of keyed hashes, named by
 its content and readable by the node only; a family's patients are those of all its datasets, ever.
 A file is on the disk before the record that names it, so that a kill leaves at most a spare file. A
-dataset that nobody registered is a family of its own name. Rules: `larrey_privacy.families`.
+dataset that nobody registered is a family of its own name. Rules: `larrey_privacy.families`; that
+the table says what was signed: `larrey_client.family_history`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from larrey_client.family_history import History, file_of, history, patients_digest
 from larrey_client.settings import Dataset
 from larrey_client.store import SiteStore
 from larrey_privacy.families import place, require_own, require_set, union
 from larrey_privacy.filter import make_filter
 from larrey_protocol.decisions import Registration
-from larrey_protocol.errors import IntegrityError, Refusal
+from larrey_protocol.errors import Refusal
 from larrey_protocol.people import Person, require_right
 from larrey_protocol.signed import Signed, open_signed
 
@@ -32,10 +33,9 @@ __all__ = [
     "patients_digest",
     "refresh",
     "register",
+    "require_signed",
     "unit_text",
 ]
-
-_FOLDER = "families"
 
 
 def family_of(store: SiteStore, dataset: str) -> str:
@@ -61,9 +61,14 @@ def unit_text(column: str) -> str:
     return f"patient (a value of {column})"
 
 
-def patients_digest(patients: bytes) -> str:
-    """Return what a registration says of the patients: the digest of their sorted hashes."""
-    return "sha256:" + hashlib.sha256(patients).hexdigest()
+def require_signed(store: SiteStore, officers: Collection[str]) -> None:
+    """Return if every dataset is in the family where an officer's signature put it.
+
+    Raises:
+        IntegrityError: ``families-altered`` or ``families-damaged``.
+    """
+    with store.reading() as records:
+        history(records, store.folder, officers)
 
 
 def register(
@@ -89,7 +94,8 @@ def register(
         Refusal: ``families-bridged``; ``unit-differs`` where the family counts other units;
             ``registration-differs`` where what was signed is not what is here;
             ``already-registered``; ``person-unknown`` or ``role-not-allowed``.
-        IntegrityError: ``patients-malformed``, ``families-damaged`` or a signature's code.
+        IntegrityError: ``patients-malformed``, ``families-altered``, ``families-damaged`` or a
+            signature's code.
     """
     person = require_right(people, signed.signer, "register")
     document = open_signed(signed, Registration, signed.signer)
@@ -123,18 +129,18 @@ def refresh(store: SiteStore, dataset: str, patients: bytes) -> None:
 
     Raises:
         Refusal: ``families-bridged`` where a new patient is of another family.
-        IntegrityError: ``patients-malformed`` or ``families-damaged``.
+        IntegrityError: ``patients-malformed``, ``families-altered`` or ``families-damaged``.
     """
     require_set(patients)
     if not is_registered(store, dataset):
         return
     with store.transaction():
-        family, sets = family_of(store, dataset), _sets(store)
-        known = sets[dataset]
+        here = _history(store)
+        family, known = here.families[dataset], here.sets[dataset]
         grown = union(known, patients)
         if grown == known:
             return
-        require_own(family, _by_family(store, sets), patients)
+        require_own(family, here.by_family(), patients)
         _record(store, dataset, family, grown, "")
         store.audit("family-grown", "policy", subject=patients_digest(grown))
 
@@ -146,7 +152,7 @@ def move(store: SiteStore, dataset: str, into: str, document: str) -> str:
 
     Raises:
         Refusal: ``dataset-unregistered`` for one that was never placed.
-        IntegrityError: ``families-damaged``.
+        IntegrityError: ``families-altered`` or ``families-damaged``.
     """
     if not is_registered(store, dataset):
         raise Refusal(
@@ -154,14 +160,14 @@ def move(store: SiteStore, dataset: str, into: str, document: str) -> str:
             f"'{dataset}' was never placed in a family",
             f"Run: larrey-site data add {dataset}",
         )
-    parent = family_of(store, dataset)
-    _record(store, dataset, into, _sets(store)[dataset], document)
-    return parent
+    here = _history(store, pending=document)
+    _record(store, dataset, into, here.sets[dataset], document)
+    return here.families[dataset]
 
 
 def _place(store: SiteStore, dataset: str, patients: bytes, unit: str) -> str:
     """Return the family that the patients belong to."""
-    families = _by_family(store, _sets(store))
+    families = _history(store).by_family()
     placed = place(families, patients)
     family = placed.family or dataset
     own, account = store.ledger.account(dataset), store.ledger.account(family)
@@ -202,52 +208,29 @@ def _described(
     )
 
 
-def _sets(store: SiteStore) -> dict[str, bytes]:
-    """Return the patients of every registered dataset."""
-    rows = store.records.connection.execute(
-        "SELECT dataset, patients FROM families WHERE seq IN"
-        " (SELECT max(seq) FROM families GROUP BY dataset) ORDER BY seq"
-    )
-    return {str(dataset): _read(store.folder / _FOLDER, *row) for dataset, *row in rows.fetchall()}
-
-
-def _by_family(store: SiteStore, sets: dict[str, bytes]) -> dict[str, bytes]:
-    families: dict[str, bytes] = {}
-    for dataset, patients in sets.items():
-        family = family_of(store, dataset)
-        families[family] = union(families.get(family, b""), patients)
-    return families
+def _history(store: SiteStore, *, pending: str = "") -> History:
+    """Return where the datasets stand; who signed for it was checked when the state was opened."""
+    with store.reading() as records:
+        return history(records, store.folder, pending=pending)
 
 
 def _record(store: SiteStore, dataset: str, family: str, patients: bytes, document: str) -> None:
     """Write the dataset's patients, then the row that names them, in the caller's transaction."""
     digest = patients_digest(patients)
-    _write(store.folder / _FOLDER, digest, patients)
+    _write(store.folder, digest, patients)
     store.records.connection.execute(
         "INSERT INTO families SELECT coalesce(max(seq), 0) + 1, ?, ?, ?, ? FROM families",
         (dataset, family, digest, document),
     )
 
 
-def _write(folder: Path, digest: str, patients: bytes) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{digest.removeprefix('sha256:')}.hashes"
-    new = folder / f".{secrets.token_hex(8)}.new"
+def _write(state: Path, digest: str, patients: bytes) -> None:
+    path = file_of(state, digest)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    new = path.parent / f".{secrets.token_hex(8)}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(patients)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-
-
-def _read(folder: Path, digest: str) -> bytes:
-    path = folder / f"{digest.removeprefix('sha256:')}.hashes"
-    patients = path.read_bytes() if path.is_file() else b""
-    if patients_digest(patients) != digest:
-        raise IntegrityError(
-            "families-damaged",
-            "a dataset's patient hashes are not those that were registered",
-            "Restore the newest copy of the site's state; families cannot be compared without it.",
-        )
-    return patients

@@ -24,11 +24,13 @@ from cryptography import x509
 from larrey_client import proofs
 from larrey_client.cases import Cases
 from larrey_client.credentials import days_left, read_tls, settle
+from larrey_client.charter import people_ever
 from larrey_client.decision_pages import policy_view
 from larrey_client.epsilons import EpsilonTable
+from larrey_client.dossier import read_dossier
 from larrey_client.exchange import Exchange, Tls
 from larrey_client.extract.snapshots import folder_of
-from larrey_client.families import family_of
+from larrey_client.families import family_of, require_signed
 from larrey_client.incident import open_incidents
 from larrey_client.leaving import departure_of
 from larrey_client.ledger_pages import ledger_view
@@ -106,6 +108,7 @@ def open_members(
         store = SiteStore.open(settings.site.state, time.time)
         stack.callback(store.close)
         seal = Seal(store, settings.site.name, key, time.time)
+        _require_families(settings, store)
         store.on_audit = seal.write
         anchors = open_watch(
             store,
@@ -157,6 +160,20 @@ def open_members(
 
 
 def _connected(
+def _require_families(settings: SiteSettings, store: SiteStore) -> None:
+    """Refuse to start where a dataset left the budget in which this site's officer placed it.
+
+    Who ever was an officer placed for good; where a document was altered the gate refuses all.
+
+    Raises:
+        IntegrityError: ``families-altered`` or ``families-damaged``.
+    """
+    dossier = read_dossier(store.records, settings.consortium.key)
+    if not dossier.altered:
+        people = people_ever(dossier.past).values() if dossier.past else settings.people
+        require_signed(store, {person.key for person in people if person.role == "dpo"})
+
+
     stack: ExitStack, metrics: SiteMetrics, border: Border, member: Member, tls: Tls
 ) -> Exchange:
     exchange = Exchange(member.coordinator.address, tls, metrics.count_bytes, border)

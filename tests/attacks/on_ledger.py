@@ -114,6 +114,14 @@ def ledger_edited(site: Site) -> str:
     return between(site, lambda: rewritten(site, drop))
 
 
+@attack("family-moved", alone=True)
+def family_moved(site: Site) -> str:
+    """With another family's budget the same patients' data would be spent on twice."""
+    assert site.serves() == ""
+    move = "UPDATE families SET family = 'elsewhere'"
+    return between(site, lambda: rewritten(site, move))
+
+
 @attack("trail-edited", alone=True)
 def trail_edited(site: Site) -> str:
     edit = "UPDATE audit SET record = CAST(replace(CAST(record AS TEXT), 'dora', 'ines') AS BLOB)"
