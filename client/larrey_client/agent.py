@@ -118,7 +118,7 @@ class Agent:
             self._heard()
             reached("agent.synced")
         reached("agent.polling")
-        reply = self.node.exchange.take(node_version(), self._seen)
+        reply = self.node.exchange.take(node_version(), self._seen, self.node.opens_at)
         self._heard()
         try:
             self._renewal.look()

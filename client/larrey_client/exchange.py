@@ -155,9 +155,14 @@ class Exchange:
         """Say what this thread's streams are about, for the record of what left."""
         return self._border.about(study, round_number, phase) if self._border else nullcontext()
 
-    def take(self, version: str, studies_seen: int) -> wire.TakeReply:
-        """Return the next piece of work, or an empty reply after the long poll."""
-        request = wire.TakeRequest(node_version=version, studies_seen=studies_seen)
+    def take(self, version: str, studies_seen: int, opens_at: float = 0.0) -> wire.TakeReply:
+        """Return the next piece of work, or an empty reply after the long poll.
+
+        ``opens_at`` says when this site may train next (unix time), 0.0 for now.
+        """
+        request = wire.TakeRequest(
+            node_version=version, studies_seen=studies_seen, opens_at=opens_at
+        )
         with self._call() as line:
             reply: wire.TakeReply = line.exchange.Take(request, timeout=_TAKE_TIMEOUT_S)
         return reply

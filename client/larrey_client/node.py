@@ -93,6 +93,11 @@ class Node:
     scanned: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
+    def opens_at(self) -> float:
+        """Return when training may begin next, in seconds since 1970; 0.0 for now."""
+        return self.settings.trainer.hours.opens_at(self.now())
+
+    @property
     def site(self) -> str:
         """Return this site's name."""
         return self.settings.site.name

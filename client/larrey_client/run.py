@@ -6,6 +6,7 @@ memberships; each has a connection and two threads of its own.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import shutil
 import signal
@@ -23,11 +24,11 @@ from cryptography import x509
 
 from larrey_client import proofs
 from larrey_client.cases import Cases
-from larrey_client.credentials import days_left, read_tls, settle
 from larrey_client.charter import people_ever
+from larrey_client.credentials import days_left, read_tls, settle
 from larrey_client.decision_pages import policy_view
-from larrey_client.epsilons import EpsilonTable
 from larrey_client.dossier import read_dossier
+from larrey_client.epsilons import EpsilonTable
 from larrey_client.exchange import Exchange, Tls
 from larrey_client.extract.snapshots import folder_of
 from larrey_client.families import family_of, require_signed
@@ -107,8 +108,8 @@ def open_members(
     with ExitStack() as stack:
         store = SiteStore.open(settings.site.state, time.time)
         stack.callback(store.close)
-        seal = Seal(store, settings.site.name, key, time.time)
         _require_families(settings, store)
+        seal = Seal(store, settings.site.name, key, time.time)
         store.on_audit = seal.write
         anchors = open_watch(
             store,
@@ -159,7 +160,6 @@ def open_members(
         yield members
 
 
-def _connected(
 def _require_families(settings: SiteSettings, store: SiteStore) -> None:
     """Refuse to start where a dataset left the budget in which this site's officer placed it.
 
@@ -174,6 +174,7 @@ def _require_families(settings: SiteSettings, store: SiteStore) -> None:
         require_signed(store, {person.key for person in people if person.role == "dpo"})
 
 
+def _connected(
     stack: ExitStack, metrics: SiteMetrics, border: Border, member: Member, tls: Tls
 ) -> Exchange:
     exchange = Exchange(member.coordinator.address, tls, metrics.count_bytes, border)
@@ -280,6 +281,7 @@ def _status(members: Members) -> Json:
         "ledger_head": heads[0],
         "audit_head": heads[1],
         "isolation": _isolation(node),
+        "windows": _windows(node),
         "witness": node.settings.witness.kinds,
         "stopped": stopped,
     }
@@ -297,6 +299,19 @@ def _connection(agent: Agent) -> Json:
         "trouble": agent.trouble,
         "has_left": has_left,
         "certificate_days": days_left(node.membership.identity, node.now()),
+    }
+
+
+def _windows(node: Node) -> Json:
+    """Return when training may begin; ``opens_at`` is 0.0 while it may."""
+    trainer = node.settings.trainer
+    opens = node.opens_at
+    at = dt.datetime.fromtimestamp(opens, trainer.hours.zone) if opens else None
+    return {
+        "windows": list(trainer.windows),
+        "timezone": trainer.timezone,
+        "opens_at": opens,
+        "opens": at.strftime("%Y-%m-%d %H:%M") if at else "",
     }
 
 

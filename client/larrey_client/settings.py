@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from larrey_client.sources_settings import FileSource, Source, place_of, rooted
+from larrey_client.windows import WINDOW, Windows, make_windows
 from larrey_client.witness_settings import Witness
 from larrey_protocol.canonical import DIGEST
 from larrey_protocol.errors import FileError, UsageError
@@ -35,6 +36,7 @@ __all__ = [
 
 FIRST = "first"  # name of the membership in [coordinator] and [consortium]
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")]
+Window = Annotated[str, Field(pattern=WINDOW)]
 
 
 class Site(Record):
@@ -107,6 +109,18 @@ class Trainer(Record):
     timeout_s: float = Field(3600.0, gt=0)  # one round at most
     memory_mb: int | None = Field(None, ge=1024)  # None: what the machine has less 1 GiB
     readable: tuple[Path, ...] = ()  # what a listed standard app needs to read beside the rows
+    windows: tuple[Window, ...] = Field((), max_length=50)  # when training may begin; () = always
+    timezone: str = Field("", max_length=60)  # of the windows, IANA name; "" = the machine's
+
+    @model_validator(mode="after")
+    def _real_hours(self) -> Trainer:
+        make_windows(self.windows, self.timezone)
+        return self
+
+    @property
+    def hours(self) -> Windows:
+        """Return when training may begin."""
+        return make_windows(self.windows, self.timezone)
 
 
 class Dataset(Record):

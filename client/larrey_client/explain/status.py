@@ -69,6 +69,7 @@ def explain_status(status: Json) -> str:
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
             f"  audit       {status['audit_head'][:24]}",
+            f"  training    {_hours(status['windows'])}",
             f"  witness     {explain_witness(status['witness'])}",
             *explain_isolation(status["isolation"]),
             *explain_stops(status["stopped"]),
@@ -90,6 +91,15 @@ def _how(one: Json) -> str:
         return "left"
     days = f"certificate {one['certificate_days']} days left"
     return f"{'connected' if one['is_connected'] else 'not connected: ' + one['trouble']}, {days}"
+
+
+def _hours(windows: Json) -> str:
+    """Return when training may begin, on the hospital's clock."""
+    if not windows["windows"]:
+        return "at any hour"
+    zone = f" {windows['timezone']}" if windows["timezone"] else ""
+    hours = f"{', '.join(windows['windows'])}{zone}"
+    return f"{hours}; begins {windows['opens']}" if windows["opens"] else f"{hours}; now"
 
 
 def _policy(policy: Json) -> str:
