@@ -35,6 +35,7 @@ __all__ = [
     "make_authority",
     "make_request",
     "public_key_of",
+    "reissue_client",
     "reissue_server",
     "replace_file",
     "request_key",
@@ -117,6 +118,19 @@ def issue_for_request(
     """
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     builder = _leaf(authority, name, request_key(request), now, days, [(usage, False)])
+    return _sign(builder, _authority_key(authority))
+
+
+def reissue_client(
+    authority: Credential, certificate: bytes, name: str, *, now: dt.datetime, days: float
+) -> bytes:
+    """Return a client certificate with the same key as ``certificate``, valid anew.
+
+    Raises:
+        ValueError: as `public_key_of`.
+    """
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    builder = _leaf(authority, name, public_key_of(certificate), now, days, [(usage, False)])
     return _sign(builder, _authority_key(authority))
 
 

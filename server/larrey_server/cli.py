@@ -16,7 +16,14 @@ from pathlib import Path
 
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.newfile import file_failed
-from larrey_server import cli_audit, cli_members, cli_people, cli_permit, cli_study
+from larrey_server import (
+    cli_audit,
+    cli_members,
+    cli_operator,
+    cli_people,
+    cli_permit,
+    cli_study,
+)
 
 __all__ = ["main", "make_parser"]
 
@@ -69,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli_study.command(commands)
     cli_permit.command(commands)
     cli_people.command(commands)
+    cli_operator.command(commands)
     cli_audit.command(commands)
     for entry in sorted(entry_points(group="larrey.commands"), key=lambda found: found.name):
         _add_foreign(commands, entry.load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -81,9 +82,13 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
 def open_operator(parsed: argparse.Namespace) -> Operator:
     """Return a connection to the coordinator that the command names."""
     from larrey_server.operator import Operator
+    from larrey_server.operator_renewal import require_current
     from larrey_server.settings import load_operator
 
-    return Operator(load_operator(parsed.operator))
+    settings = load_operator(parsed.operator)
+    if warning := require_current(settings, dt.datetime.now(dt.UTC)):
+        sys.stderr.write(f"{warning}\n")
+    return Operator(settings)
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:  # Any: JSON

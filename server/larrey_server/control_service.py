@@ -154,7 +154,8 @@ class ControlService(stubs.ControlServicer):
         operator = self._gatekeeper.caller(context).name
         with _explained(context):
             membership, key = self._coordinator.membership, self._coordinator.book.consortium
-            answer = answer_members(membership, key, request.json, operator)
+            pem = self._gatekeeper.certificate(context)
+            answer = answer_members(membership, key, request.json, operator, pem)
             return wire.StatusReply(json=_json(answer))
 
 

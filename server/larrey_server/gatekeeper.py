@@ -83,12 +83,16 @@ class Gatekeeper(grpc.ServerInterceptor):
 
     def caller(self, context: grpc.ServicerContext) -> Member:
         """Return who calls; aborts with UNAUTHENTICATED if the certificate is nobody's."""
-        pem = self._certificates.get(context)
-        member = self._registry.by_certificate(_certificate(context) if pem is None else pem)
+        member = self._registry.by_certificate(self.certificate(context))
         if member is None:
             self._metrics.auth_failure("unknown_key")
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not-registered")
         return member
+
+    def certificate(self, context: grpc.ServicerContext) -> bytes:
+        """Return the certificate whose key the caller proved to hold, PEM; empty for none."""
+        pem = self._certificates.get(context)
+        return _certificate(context) if pem is None else pem
 
     def site_of(self, context: grpc.ServicerContext) -> str:
         """Return the calling site's name."""

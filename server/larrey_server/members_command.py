@@ -41,6 +41,12 @@ class About(Record):
     site: SiteName
 
 
+class RenewOperator(Record):
+    """Issue the calling operator's certificate anew, for the key that the call was made with."""
+
+    verb: Literal["renew-operator"]
+
+
 class ListAll(Record):
     """List every site that ever was a member."""
 
@@ -48,15 +54,16 @@ class ListAll(Record):
 
 
 class _Asked(Record):
-    ask: Annotated[Invite | Admit | About | ListAll, Field(discriminator="verb")]
+    ask: Annotated[Invite | Admit | About | RenewOperator | ListAll, Field(discriminator="verb")]
 
 
 def answer_members(
-    membership: Membership, consortium: str, text: str, operator: str
+    membership: Membership, consortium: str, text: str, operator: str, certificate: bytes
 ) -> dict[str, Any]:
     """Return the answer to an operator's request, as JSON.
 
     An invitation names the consortium's key, so that the operator's file can be held against it.
+    ``certificate`` is the one that the operator called with, PEM.
 
     Raises:
         UsageError: the request is malformed; and as `Membership`.
@@ -75,5 +82,7 @@ def answer_members(
             return membership.show(site)
         case About(site=site):
             return membership.revoke(site, operator)
+        case RenewOperator():
+            return membership.renew_operator(operator, certificate)
         case ListAll():
             return {"sites": membership.list()}

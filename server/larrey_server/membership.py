@@ -23,6 +23,7 @@ from larrey_protocol.certificates import (
     Credential,
     issue_for_request,
     key_bytes,
+    reissue_client,
     request_key,
 )
 from larrey_protocol.enrolment import (
@@ -40,8 +41,9 @@ from larrey_server.journal import Journal
 from larrey_server.members import Member, MemberRow, Standing
 from larrey_server.registry import Registry, public_key
 
-__all__ = ["Authority", "Membership"]
+__all__ = ["OPERATOR_DAYS", "Authority", "Membership"]
 
+OPERATOR_DAYS = 365  # of an operator's certificate
 _DAY_S = 86400.0
 _MAX_DAYS = 30  # of an invitation
 _MAX_TRIES = 10  # joins of one invitation, in one run of the coordinator
@@ -198,6 +200,18 @@ class Membership:
             if now - standing.renewed_at < _RENEWAL_PAUSE_S:
                 raise Refusal("renewed-lately", f"{site.name} has a certificate of today", "")
             return self._activate(request, site.name, now, "site-renewed", site.name)
+
+    def renew_operator(self, operator: str, certificate: bytes) -> Facts:
+        """Return an operator's next certificate, for the key of the one they called with.
+
+        Raises:
+            Refusal: ``authority-absent``.
+        """
+        now, issuer = self._clock(), self._authority.credential()
+        moment = dt.datetime.fromtimestamp(now, dt.UTC)
+        renewed = reissue_client(issuer, certificate, operator, now=moment, days=OPERATOR_DAYS)
+        self._journal.note(AuditRecord(0, now, operator, "operator-renewed", subject=operator))
+        return {"certificate": renewed.decode(), "authority": issuer.certificate.decode()}
 
     def revoke(self, site: str, actor: str) -> Facts:
         """End a site's membership, or its invitation, for good; its calls end at once.

@@ -23,11 +23,11 @@ from larrey_protocol.certificates import (
 )
 from larrey_protocol.errors import FileError
 from larrey_protocol.keys import SigningKey, fingerprint, write_private
+from larrey_server.membership import OPERATOR_DAYS
 from larrey_server.settings import load_coordinator, load_operator, split_address
 
 __all__ = ["Made", "create"]
 
-_OPERATOR_DAYS = 365
 _COORDINATOR = """\
 # The coordinator. Start it: larrey serve --config coordinator.toml
 # Relative paths count from this file's folder. An unknown key is an error.
@@ -63,7 +63,7 @@ address = {address}
 authority = "ca.crt"
 
 [identity]
-certificate = "operator.crt"
+certificate = "operator.crt"  # lasts 365 days: larrey operator renew
 key = "operator.key"
 
 [consortium]
@@ -118,7 +118,7 @@ def create(
     is_local = _is_loopback(host)
     names = [host, *hosts, *(["localhost", "127.0.0.1"] if is_local else [])]
     server = issue_server(authority, list(dict.fromkeys(names)), now=now)
-    operator = issue_client(authority, "operator", now=now, days=_OPERATOR_DAYS)
+    operator = issue_client(authority, "operator", now=now, days=OPERATOR_DAYS)
     facts = {
         "address": _text(address),
         "listen": _text(f"{'127.0.0.1' if is_local else '0.0.0.0'}:{port}"),  # noqa: S104 - asked for
