@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +49,10 @@ class _Word:
     signed: Signed
     approval: Approval
     person: Person
+
+
+class _SignedMeanwhileError(Exception):
+    """Another person signed the same study while this signature was being judged."""
 
 
 class Approving:
@@ -135,7 +140,16 @@ class Approving:
         return _Word(signed, word, person)
 
     def _approve(self, word: _Word) -> Decision | None:
-        """Keep an approval; return the decision if it was the last that was missing."""
+        """Keep an approval; return the decision if it was the last that was missing.
+
+        Who signs while another person's signature is being kept is judged again with it: whoever
+        comes second completes the approval.
+        """
+        while True:
+            with suppress(_SignedMeanwhileError):
+                return self._approve_now(word)
+
+    def _approve_now(self, word: _Word) -> Decision | None:
         node, store, digest = self._node, self._node.store, word.approval.study
         self._require_apart(word)
         ground, case = node.cases.of(digest)
@@ -163,6 +177,8 @@ class Approving:
         with store.transaction():
             self._require_unchanged(digest, before)
             self._require_running(digest)  # reading the rows takes its time
+            if self._missing_after(word) != missing:
+                raise _SignedMeanwhileError
             self._keep(word)
             if made is not None:
                 if before is None:
