@@ -37,8 +37,9 @@ $(READY): $(LOCK) pyproject.toml
 demo: $(READY) ## train across four hospitals on this machine and show what happened
 	.venv/bin/larrey demo
 
+# Tests start hundreds of processes: their bytecode is kept even where it is not by default.
 test: $(READY) ## the whole test suite
-	$(PY) -m pytest $(TESTS) -n $(WORKERS) --dist worksteal
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest $(TESTS) -n $(WORKERS) --dist loadfile
 
 check: $(READY) lint test ## format, lint, types, import layers, tests
 
