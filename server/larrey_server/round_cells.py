@@ -6,7 +6,24 @@ from dataclasses import replace
 
 from larrey_server.round_values import Cell, Outcome, Reply, State
 
-__all__ = ["answered", "cells_of", "halted", "unapplied", "updates"]
+__all__ = [
+    "OUTSIDE",
+    "abandoned",
+    "answered",
+    "cells_of",
+    "has_quorum",
+    "members",
+    "unapplied",
+    "updates",
+]
+
+OUTSIDE = "outside-window"  # the code of a site that was asked at the wrong hour
+
+
+def members(state: State) -> tuple[str, ...]:
+    """Return the sites that a new attempt asks, in roster order."""
+    out = {*state.stopped, *state.excluded}
+    return tuple(site for site in state.joined if site not in out)
 
 
 def answered(state: State) -> tuple[str, ...]:
@@ -14,6 +31,11 @@ def answered(state: State) -> tuple[str, ...]:
     phase = state.plan.phases[state.phase]
     good = {reply.site for reply in state.replies if reply.phase == phase and not reply.code}
     return tuple(site for site in state.joined if site in good)
+
+
+def has_quorum(state: State, sites: tuple[str, ...]) -> bool:
+    """Return whether a round may be made by these sites alone."""
+    return len(sites) >= state.plan.quorum and set(state.plan.required) <= set(sites)
 
 
 def updates(state: State) -> tuple[tuple[str, str], ...]:
@@ -36,41 +58,53 @@ def unapplied(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     )
 
 
-def halted(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+def abandoned(state: State, at: float, code: str) -> tuple[Cell, ...]:
     """Return the cells of an attempt that an order ended: who still worked did not fail."""
+    if state.status not in {"open", "closing"}:
+        return ()
     return tuple(
-        cell
-        if cell.outcome == "refused"
-        else replace(
-            cell,
-            outcome="contributed" if cell.outcome == "contributed" else "halted",
-            code="study-halted",
-        )
-        for cell in cells
+        replace(cell, outcome="halted" if cell.outcome == "late" else cell.outcome, code=code)
+        if cell.outcome in {"contributed", "late", "absent"}
+        else cell
+        for cell in state.cells or cells_of(state, at)
     )
 
 
-def cells_of(state: State) -> tuple[Cell, ...]:
+def cells_of(state: State, at: float) -> tuple[Cell, ...]:
     """Return what each joined site did in the present attempt."""
     good = set(answered(state))
     told = {reply.site: reply for reply in state.replies}
     told |= {site: reply for site, reply in _firsts(state).items() if site in good}
-    return tuple(_cell(state, site, told.get(site), site in good) for site in state.joined)
+    return tuple(_cell(state, at, site, told.get(site), site in good) for site in state.joined)
 
 
-def _cell(state: State, site: str, reply: Reply | None, is_good: bool) -> Cell:
+def _cell(state: State, at: float, site: str, reply: Reply | None, is_good: bool) -> Cell:
+    blank = Cell(site, state.round, state.attempt, "absent")
     if reply is not None and is_good:
-        return Cell(
-            site,
-            state.round,
-            state.attempt,
-            "contributed",
+        return replace(
+            blank,
+            outcome="contributed",
             epsilon=reply.epsilon,
             nbytes=reply.nbytes,
             update=reply.update,
+            seconds=round(reply.work_s + reply.transfer_s, 3),
         )
-    code = reply.code if reply is not None else state.stopped.get(site, "")
-    if code:
-        return Cell(site, state.round, state.attempt, "refused", code)
-    outcome: Outcome = "absent" if site in state.away else "late"
-    return Cell(site, state.round, state.attempt, outcome)
+    outcome, code = _why_not(state, at, site, reply.code if reply is not None else "")
+    return replace(blank, outcome=outcome, code=code)
+
+
+def _why_not(state: State, at: float, site: str, told: str) -> tuple[Outcome, str]:  # noqa: PLR0911 - one return a reason
+    """Return why a site did not contribute, with a code where one is needed."""
+    if site in state.stopped:
+        return "refused", state.stopped[site]
+    if site in state.excluded:
+        return "excluded", "excluded-by-order"
+    if told:
+        return ("waiting" if told == OUTSIDE else "refused"), told
+    if site in state.away:
+        return "absent", ""
+    if site in state.asked:
+        return "late", ""
+    if state.windows.get(site, 0.0) > at:
+        return "waiting", OUTSIDE
+    return "absent", "not-asked"  # it came when the attempt was under way

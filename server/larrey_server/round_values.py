@@ -185,7 +185,7 @@ class State:
         stop_on: when, in seconds since 1970.
         order: number of the newest order that was heard.
         pace: what each site took for its last answers, by site and phase.
-        overdue: how often in a row a site used up all the time that a round may take.
+        overdue: sites that used up all the time that a round may take, and how often in a row.
         excluded: sites that a person left out until further notice, with the reason.
         windows: sites outside their training window, and when it opens.
         asked: when each site got the last request of this attempt.

@@ -3,34 +3,40 @@
 Pure: ``advance(state, event)`` gives the next state and what to do; it reads no clock and touches
 nothing. `larrey_server.study_run` carries the actions out, the commit first, announcements after.
 
-    waiting ── Launched ──▶ open ── all answered, or deadline ──▶ closing ── Aggregated ──▶ open …
-                             │ below quorum: a spare attempt of the same round         └──▶ ended
-                             └── no spare left ──▶ ended (FAILED)
+    waiting ── Launched ──▶ gathering ── quorum is there ──▶ open ── closes ──▶ closing
+                             ▲                                │                  │ Aggregated
+                             ├── below quorum: a spare ◀──────┤                  ▼
+                             │   attempt of the same round    │        gathering … the next round,
+                             └── retry, resume ── paused ◀────┘        or ended
+                                                  no spare left
 
-    open, closing ── pause ──▶ the round is finished ──▶ paused ── resume ──▶ open, the next round
-    open, closing ── halt ──▶ halted, the attempt abandoned ── resume ──▶ open, a further attempt
+How an attempt opens is in `round_opening`, how long it waits for whom in `round_clock`, how it
+closes in `round_closing`, what people order in `round_orders`. The table of all of it, made from
+this code, is in docs/architecture.md.
 
 Phases of a round are data: each asks the sites that answered the one before; the aggregate is of
 what the first one brought. An attempt repeats a round with the same model, so that a site that has
 trained already sends the answer it stored; hence an answer to an earlier attempt of the same round
-counts. A restart begins the open round again with its first phase: its receipts and the claims on
+counts. A restart begins the open attempt again with its first phase: its receipts and the claims on
 its updates are not in the journal, the sites have both.
+
+A study never fails by itself while people can still act. It ends FAILED only when it is closed
+with nothing applied, or when an aggregate cannot be made.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from larrey_protocol.refusals import STANDING_REFUSALS
-from larrey_server.round_cells import answered, cells_of, halted, unapplied, updates
+from larrey_server.round_cells import OUTSIDE, unapplied
+from larrey_server.round_clock import deadline, learned, next_wake
+from larrey_server.round_closing import settle
+from larrey_server.round_keys import expects, task_key
+from larrey_server.round_opening import Step, end, open_attempt
+from larrey_server.round_orders import ordered, site_joined, site_stopped
 from larrey_server.round_values import (
-    Action,
-    Aggregate,
     Aggregated,
-    Cancel,
-    Cell,
-    Commit,
     Courier,
     Event,
     Launched,
@@ -40,8 +46,10 @@ from larrey_server.round_values import (
     Resumed,
     Send,
     SiteDown,
+    SiteJoined,
     SiteStopped,
     SiteUp,
+    SiteWindow,
     State,
     Task,
     TaskKey,
@@ -60,15 +68,13 @@ __all__ = [
     "task_key",
 ]
 
-_Step = tuple[State, tuple[Action, ...]]
-
 
 def begin(plan: Plan, model: str) -> State:
     """Return the state before launch; ``model`` is the digest of the starting point."""
     return State(plan, model, spares_left=plan.spare_rounds)
 
 
-def advance(state: State, event: Event) -> _Step:  # noqa: C901, PLR0911 - one case an event
+def advance(state: State, event: Event) -> Step:  # noqa: C901, PLR0911 - one case an event
     """Return the next state and what to do, a commit first.
 
     An event that does not fit the state (a late answer, a site that is up already) changes nothing.
@@ -77,243 +83,103 @@ def advance(state: State, event: Event) -> _Step:  # noqa: C901, PLR0911 - one c
         case Launched():
             return _launched(state, event)
         case Resumed():
-            return _resumed(state, event)
+            return _resumed(state, event), ()
         case SiteUp():
             return _site_up(state, event)
         case SiteDown():
             return _site_down(state, event)
+        case SiteWindow():
+            return _site_window(state, event)
+        case SiteJoined():
+            return site_joined(state, event)
+        case SiteStopped():
+            return site_stopped(state, event)
         case Replied():
             return _replied(state, event)
         case Ticked():
-            return _settle(state, event.at)
+            return settle(state, event.at)
         case Aggregated():
             return _aggregated(state, event)
         case Ordered():
-            return _ordered(state, event)
-        case SiteStopped():
-            return _site_stopped(state, event)
-        case _:
-            return state, ()
+            return ordered(state, event)
 
 
-def deadline(state: State) -> float:
-    """Return when the present phase closes at the latest."""
-    share = (state.phase + 1) / len(state.plan.phases)
-    return state.opened_at + state.plan.deadline_s * share
-
-
-def next_wake(state: State, at: float) -> float | None:
-    """Return when `Ticked` is due next, None while only other events matter."""
-    if state.status != "open":
-        return None
-    graces = [until for site, until in state.away.items() if site in state.pending and until > at]
-    return min([deadline(state), *graces])
-
-
-def task_key(state: State) -> TaskKey:
-    """Return the key of the requests of the present phase."""
-    plan = state.plan
-    return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, state.model)
-
-
-def expects(state: State, site: str, key: TaskKey, code: str) -> bool:
-    """Return whether this answer is still owed; a refusal is to its own attempt only."""
-    if state.status != "open" or site not in state.pending:
-        return False
-    present = task_key(state)
-    if code:
-        return key == present
-    return key.attempt <= present.attempt and replace(key, attempt=present.attempt) == present
-
-
-def _launched(state: State, event: Launched) -> _Step:
+def _launched(state: State, event: Launched) -> Step:
     if state.status != "waiting":
         return state, ()
     joined = tuple(site for site in state.plan.invited if site in event.sites)
     away = dict.fromkeys(joined, event.at + state.plan.arrival_s)
-    state = replace(state, joined=joined, away=away, order=event.number)
-    return _open(replace(state, round=1, attempt=1), event.at, ())
+    state = replace(state, joined=joined, away=away, order=event.number, round=1, attempt=1)
+    return open_attempt(state, event.at)
 
 
-def _resumed(state: State, event: Resumed) -> _Step:
-    """Give the round its time again; the same requests go to the sites as they come."""
+def _resumed(state: State, event: Resumed) -> State:
+    """Return the state on a new clock: the open attempt gathers again and has its time anew."""
     away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
-    state = replace(state, away=away, opened_at=event.at)
-    if state.status in {"open", "closing"}:
-        state = replace(state, status="open", phase=0, pending=_asked(state), replies=(), cells=())
-    return state, ()
-
-
-def _ordered(state: State, event: Ordered) -> _Step:  # noqa: PLR0911 - one return a verb
-    """Pause after the open round, halt at once, go on, or end."""
-    is_running = state.status in {"open", "closing"}
-    now = replace(
-        state, order=max(state.order, event.number),
-        stop_by=event.by, stop_on=event.on, stop_code=event.code,
-    )  # fmt: skip
-    if state.status == "ended" or (state.status == "waiting" and event.verb != "close"):
-        return state, ()
-    match event.verb:
-        case "pause" if not state.stop:
-            return replace(now, stop="pause"), (Commit(),)
-        case "halt" if is_running:
-            return _abandon(replace(now, stop="halt"))
-        case "halt" if state.status == "paused":
-            return replace(now, stop="halt", status="halted"), (Commit(),)
-        case "resume" if state.stop:
-            now = replace(now, stop="", stop_by="", stop_on=0.0, stop_code="")
-            return (now, (Commit(),)) if is_running else _open(now, event.at, ())
-        case "close":
-            cells = halted(cells_of(state)) if is_running else ()
-            outcome: Literal["PARTIAL", "FAILED"] = "PARTIAL" if state.applied else "FAILED"
-            return _end(now, outcome, "closed-by-order", cells)
-        case _:
-            return state, ()
-
-
-def _abandon(state: State) -> _Step:
-    """End the attempt unapplied; the next one has the same round and model and is no spare."""
-    cancels = [Cancel(site, task_key(state)) for site in state.pending]
-    cells = halted(cells_of(state))
-    state = replace(
-        state, status="halted", attempt=state.attempt + 1,
-        phase=0, pending=(), replies=(), cells=(),
-    )  # fmt: skip
-    return state, (Commit(cells), *cancels)
-
-
-def _site_stopped(state: State, event: SiteStopped) -> _Step:
-    """Address a site no more; what it brought to an open attempt does not count."""
-    site = event.site
-    if state.status in {"waiting", "ended"} or site not in state.joined or site in state.stopped:
-        return state, ()
-    cancels = (Cancel(site, task_key(state)),) if site in state.pending else ()
-    state = replace(
-        state,
-        order=max(state.order, event.number),
-        stopped={**state.stopped, site: event.code},
-        pending=tuple(name for name in state.pending if name != site),
+    state = replace(state, away=away, windows={}, asked={}, opened_at=event.at)
+    if state.status not in {"gathering", "open", "closing"}:
+        return state
+    return replace(
+        state, status="gathering", is_repeat=True, phase=0, pending=(), replies=(), cells=()
     )
-    if state.status == "open":
-        state = replace(state, replies=tuple(r for r in state.replies if r.site != site))
-    state, actions = _settle(state, event.at)
-    if actions[:1] and isinstance(actions[0], Commit):
-        return state, (actions[0], *cancels, *actions[1:])
-    return state, (Commit(), *cancels, *actions)
 
 
-def _site_up(state: State, event: SiteUp) -> _Step:
-    if event.site not in state.away:
+def _site_up(state: State, event: SiteUp) -> Step:
+    """Ask a site that came; one that was asked before it went has lost the request."""
+    site = event.site
+    if site not in state.away:
         return state, ()
-    away = {site: until for site, until in state.away.items() if site != event.site}
-    asked = state.status == "open" and event.site in state.pending
-    return replace(state, away=away), (Send(event.site),) if asked else ()
+    away = {name: until for name, until in state.away.items() if name != site}
+    overdue = {name: count for name, count in state.overdue.items() if name != site}
+    was_asked = site in state.pending and site in state.asked
+    after, actions = settle(replace(state, away=away, overdue=overdue), event.at)
+    is_same = (after.status, after.phase, after.attempt) == ("open", state.phase, state.attempt)
+    return after, (Send(site), *actions) if was_asked and is_same else actions
 
 
-def _site_down(state: State, event: SiteDown) -> _Step:
+def _site_down(state: State, event: SiteDown) -> Step:
     if event.site in state.away or event.site not in state.joined:
         return state, ()
     away = {**state.away, event.site: event.at + state.plan.grace_s}
-    return _settle(replace(state, away=away), event.at)
+    return settle(replace(state, away=away), event.at)
 
 
-def _replied(state: State, event: Replied) -> _Step:
-    reply = event.reply
+def _site_window(state: State, event: SiteWindow) -> Step:
+    windows = {site: until for site, until in state.windows.items() if site != event.site}
+    if event.opens_at > event.at and event.site in state.plan.invited:
+        windows[event.site] = event.opens_at
+    return settle(replace(state, windows=windows), event.at)
+
+
+def _replied(state: State, event: Replied) -> Step:
+    reply, at = event.reply, event.at
     if not expects(state, reply.site, event.key, reply.code):
         return state, ()
+    if reply.code == OUTSIDE and state.windows.get(reply.site, 0.0) > at:
+        asked = {site: since for site, since in state.asked.items() if site != reply.site}
+        return settle(replace(state, asked=asked), at)  # it is asked again when its window opens
     stopped = state.stopped
     if reply.code in STANDING_REFUSALS:
         stopped = {**stopped, reply.site: reply.code}
     pending = tuple(site for site in state.pending if site != reply.site)
-    replies = (*state.replies, reply)
-    return _settle(replace(state, pending=pending, replies=replies, stopped=stopped), event.at)
+    state = replace(learned(state, reply), pending=pending, stopped=stopped)
+    return settle(replace(state, replies=(*state.replies, reply)), at)
 
 
-def _settle(state: State, at: float) -> _Step:
-    """Close the phase if nothing more is to be waited for."""
-    if state.status != "open":
-        return state, ()
-    enough = len(answered(state)) >= state.plan.quorum
-    awaited = [site for site in state.pending if state.away.get(site, at + 1) > at]
-    if at < deadline(state) and (awaited or (state.pending and not enough)):
-        return state, ()
-    cancels = tuple(Cancel(site, task_key(state)) for site in state.pending)
-    if not enough:
-        state, actions = _repeat(state, at)
-    elif state.phase + 1 < len(state.plan.phases):
-        state, actions = _next_phase(state)
-    else:
-        state = replace(state, status="closing", pending=(), cells=cells_of(state))
-        actions = (Aggregate(updates(state)),)
-    commit, rest = actions[:1], actions[1:]
-    return state, (*commit, *cancels, *rest)  # before the same sites are asked anew
-
-
-def _next_phase(state: State) -> _Step:
-    pending = answered(state)
-    state = replace(state, phase=state.phase + 1, pending=pending)
-    return state, (Commit(), *_sends(state))
-
-
-def _repeat(state: State, at: float) -> _Step:
-    """Spend a spare attempt on the same round, or end the study."""
-    cells = unapplied(cells_of(state))
-    if state.spares_left == 0:
-        return _end(state, "FAILED", "below-quorum", cells)
-    again = replace(state, spares_left=state.spares_left - 1, attempt=state.attempt + 1)
-    return _open(again, at, cells)
-
-
-def _open(state: State, at: float, cells: tuple[Cell, ...]) -> _Step:
-    """Open the attempt that ``state`` names; ``cells`` are of the attempt before."""
-    pending = _asked(state)
-    if len(pending) < state.plan.quorum:
-        return _end(state, "FAILED", "too-few-sites", cells)
-    if state.stop:
-        return replace(state, status="paused", phase=0, pending=(), replies=(), cells=()), (
-            Commit(cells),
-        )
-    state = replace(
-        state, status="open", phase=0, opened_at=at, pending=pending, replies=(), cells=()
-    )
-    return state, (Commit(cells), *_sends(state))
-
-
-def _asked(state: State) -> tuple[str, ...]:
-    """Return the sites that a new attempt asks, in roster order."""
-    return tuple(site for site in state.joined if site not in state.stopped)
-
-
-def _sends(state: State) -> tuple[Send, ...]:
-    return tuple(Send(site) for site in state.pending if site not in state.away)
-
-
-def _aggregated(state: State, event: Aggregated) -> _Step:
+def _aggregated(state: State, event: Aggregated) -> Step:
     if state.status != "closing":
         return state, ()
     cells = state.cells
     if event.code:
-        return _end(state, "FAILED", event.code, unapplied(cells))
-    absent = {cell.site for cell in cells if cell.outcome != "contributed"} | set(state.missed)
-    missed = tuple(site for site in state.joined if site in absent)
+        return end(state, "FAILED", event.code, unapplied(cells))
+    there = {cell.site for cell in cells if cell.outcome == "contributed"} - set(state.missed)
+    missed = tuple(site for site in state.joined if site not in there)
     state = replace(
         state, model=event.model, applied=state.round, missed=missed, metrics=event.metrics
     )
     if state.round < state.plan.rounds:
-        return _open(replace(state, round=state.round + 1, attempt=1), event.at, cells)
+        state = replace(state, round=state.round + 1, attempt=1, is_repeat=False, extended_s=0.0)
+        return open_attempt(state, event.at, cells)
     if missed or state.joined != state.plan.invited:
-        return _end(state, "PARTIAL", "sites-missing", cells)
-    return _end(state, "COMPLETE", "", cells)
-
-
-def _end(
-    state: State,
-    outcome: Literal["COMPLETE", "PARTIAL", "FAILED"],
-    reason: str,
-    cells: tuple[Cell, ...],
-) -> _Step:
-    state = replace(
-        state, status="ended", outcome=outcome, reason=reason, pending=(), replies=(), cells=(),
-        stop="", stop_by="", stop_on=0.0, stop_code="",
-    )  # fmt: skip
-    return state, (Commit(cells),)
+        return end(state, "PARTIAL", "sites-missing", cells)
+    return end(state, "COMPLETE", "", cells)

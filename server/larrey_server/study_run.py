@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 from larrey_protocol.errors import IntegrityError
-from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import phase_layout
 from larrey_protocol.norms import norm_bound
-from larrey_protocol.signed import Receipt, Signed, sign
+from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
-from larrey_server.aggregator import Aggregator, Outcome
 from larrey_server.certificate import make_certificate
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.contributions import averaging, mean_metrics
-from larrey_server.journal import ContributionRow, Journal, Transition
+from larrey_server.journal import ContributionRow, Transition
+from larrey_server.late_answers import is_too_late
 from larrey_server.receipt_check import matching_receipt
 from larrey_server.round_values import (
     Action,
@@ -36,7 +33,6 @@ from larrey_server.round_values import (
     Cancel,
     Cell,
     Commit,
-    Courier,
     Event,
     Launched,
     Replied,
@@ -45,15 +41,14 @@ from larrey_server.round_values import (
     Send,
     State,
     Task,
-    TaskKey,
     Ticked,
     plan_of,
     restore,
     snapshot,
 )
 from larrey_server.rounds import advance, begin, deadline, expects, next_wake, task_key
-from larrey_server.spool import Spool
-from larrey_server.step_record import step_record
+from larrey_server.step_record import late_record, step_record
+from larrey_server.study_messages import Arrived, Averaged, Checked, Late, Message, Surroundings
 from larrey_server.watching import changes, describe
 
 __all__ = ["Arrived", "Averaged", "Checked", "Message", "StudyRun", "Surroundings"]
@@ -61,53 +56,6 @@ __all__ = ["Arrived", "Averaged", "Checked", "Message", "StudyRun", "Surrounding
 _CODE = re.compile(r"[a-z][a-z0-9-]{2,47}")  # as `larrey_protocol.errors` has it
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Everything outside the rules that a study's run works with."""
-
-    journal: Journal
-    spool: Spool
-    aggregator: Aggregator
-    courier: Courier
-    publish: Callable[[dict[str, Any]], None]  # Any: JSON
-    signer: SigningKey
-    studies: Path  # folder of checkpoints
-    clock: Callable[[], float]  # monotonic seconds
-    wall: Callable[[], float] = time.time  # seconds since 1970, for the record only
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A site answered; nothing of it is checked yet but the receipt's signature."""
-
-    at: float
-    site: str
-    key: TaskKey
-    update: str
-    receipt: Signed | None
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The worker looked at an update whose receipt fits."""
-
-    arrived: Arrived
-    receipt: Receipt
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Averaged:
-    """The worker made, or could not make, the next model of one attempt."""
-
-    outcome: Outcome
-    order: tuple[int, int]  # round and attempt
-
-
-Message: TypeAlias = Event | Arrived | Checked | Averaged
 
 
 class StudyRun:
@@ -123,6 +71,7 @@ class StudyRun:
         self._uploads: set[str] = set()  # updates that counted in some attempt of the open round
         self._kept: set[str] = set()  # updates that nobody else may drop from the spool
         self._sent: dict[str, Task] = {}
+        self._late: set[tuple[str, int, str]] = set()  # answers that came too late, as told
         self._offered = ""  # digest of the model that sites may fetch
         self._epsilon: dict[str, float] = {}
         self.state = self._recall()
@@ -132,6 +81,8 @@ class StudyRun:
         match message:
             case Arrived():
                 self._arrived(message)
+            case Late():
+                self._ignore(Arrived(message.at, message.site, message.key, "", None, ""))
             case Checked():
                 self._checked(message)
             case Averaged():
@@ -157,6 +108,7 @@ class StudyRun:
             at=self._around.clock(),
             checking=tuple(self._checking),
             epsilon=dict(self._epsilon),
+            wall=self._around.wall(),
         )
 
     def _recall(self) -> State:
@@ -240,14 +192,15 @@ class StudyRun:
     def _take(self, answer: Arrived, code: str, receipt: Receipt | None = None) -> None:
         """Hand a judged answer to the rules; one with a code does not count."""
         phase = answer.key.phase
+        work, transfer = self._pace(answer)
         reply = Reply(answer.site, phase, code=code)
         if not code and receipt is not None:
             self._keep_epsilon(answer.site, receipt.epsilon)
             self._uploads.add(answer.update)
             if answer.receipt:
                 self._signed.setdefault(answer.site, {})[phase] = answer.receipt.to_bytes()
-            nbytes = receipt.update_bytes
-            reply = Reply(answer.site, phase, answer.update, "", receipt.epsilon, nbytes)
+            nbytes, spent = receipt.update_bytes, receipt.epsilon
+            reply = Reply(answer.site, phase, answer.update, "", spent, nbytes, work, transfer)
         elif answer.update:
             self._drop(answer.update)
         key = answer.key if answer.code else replace(answer.key, attempt=self.state.attempt)
@@ -256,12 +209,32 @@ class StudyRun:
         self._feed(Replied(answer.at, key, reply))
         reached("coordinator.answer-counted")
 
+    def _pace(self, answer: Arrived) -> tuple[float, float]:
+        """Return how long a site worked and moved bytes since it was asked."""
+        seconds = max(0.0, answer.at - self.state.asked.get(answer.site, answer.at))
+        transfer = min(seconds, max(0.0, answer.transfer_s))
+        return seconds - transfer, transfer
+
     def _ignore(self, answer: Arrived) -> None:
-        """Drop an answer that nobody waits for: too late, or a repetition."""
+        """Drop an answer that nobody waits for: too late, which goes on record, or a repetition."""
         logger.info("ignored study=%s site=%s round=%s", self._name, answer.site, answer.key.round)
         self._drop(answer.update)
-        fact = {"event": "answer-ignored", "site": answer.site, "round": answer.key.round}
-        self._publish([fact])
+        is_late = self._is_news(answer)
+        if is_late:
+            self._around.journal.note(late_record(answer.site, answer.key, self._around.wall()))
+        kind = "answer-late" if is_late else "answer-ignored"
+        self._publish([{"event": kind, "site": answer.site, "round": answer.key.round}])
+
+    def _is_news(self, answer: Arrived) -> bool:
+        """Return whether an answer is late and was not told before."""
+        place = (answer.site, answer.key.round, answer.key.phase)
+        if answer.code or place in self._late:
+            return False
+        rows = self._around.journal.contributions(self._study.digest)
+        if not is_too_late(self.state, [row.cell for row in rows], answer.site, answer.key):
+            return False
+        self._late.add(place)
+        return True
 
     def _keep(self, update: str) -> None:
         """Hold an update here, whatever other sites and studies do with the same bytes."""

@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from larrey_protocol.study import Study
+from larrey_server.round_cells import members
+from larrey_server.round_clock import due, is_outside
+from larrey_server.round_opening import QUORUM_STOPS, missing
 from larrey_server.round_values import Cell, Metrics, State
 from larrey_server.rounds import deadline
 
@@ -21,13 +24,21 @@ def describe(
     at: float,
     checking: Collection[str],
     epsilon: Mapping[str, float],
+    wall: float = 0.0,
 ) -> _Facts:
     """Return a study's status.
+
+    Times that a person reads, when a site's answer is due (``due_at``) and when its training window
+    opens (``opens_at``), are in seconds since 1970, null where there is none; ``wall`` is now, and
+    ``at`` the same on the clock of the rules. ``missing`` says whom a study that gathers, or that
+    paused for want of quorum, is waiting for, and ``next_step`` what a person can do about it.
 
     Epsilon is per site and patient, add/remove neighbours, at the study's delta, by PLD, as the
     site's last receipt said; null where none came yet or there is no differential privacy.
     """
     is_open = state.status == "open"
+    has_paused_itself = state.status == "paused" and state.stop_code in QUORUM_STOPS
+    waits = state.status == "gathering" or has_paused_itself
     return {
         "name": study.name,
         "digest": study.digest,
@@ -41,11 +52,16 @@ def describe(
         "metrics": _plain(state.metrics),
         "spares_left": state.spares_left,
         "quorum": state.plan.quorum,
+        "required": list(state.plan.required),
+        "present": len(set(members(state)) - {one.site for one in missing(state, at)}),
+        "missing": _missing(state, at, wall) if waits else [],
+        "next_step": f"larrey study retry {study.name}" if has_paused_itself else "",
         "deadline_s": max(0.0, round(deadline(state) - at, 3)) if is_open else None,
         "sites": [
             {
                 "site": site,
-                **_site(state, site, checking),
+                **_site(state, site, checking, at),
+                **_times(state, site, at, wall),
                 "epsilon": epsilon.get(site) if epsilon.get(site, -1.0) >= 0 else None,
             }
             for site in state.plan.invited
@@ -60,12 +76,33 @@ def describe(
     }
 
 
-def _site(state: State, site: str, checking: Collection[str]) -> _Facts:
-    """Return a site's part: not-joined, declined, away, working, checking, refused, answered."""
-    if site not in state.joined:
-        return {"state": "not-joined" if state.joined else "invited", "code": ""}
+def _missing(state: State, at: float, wall: float) -> list[_Facts]:
+    return [
+        {
+            "site": one.site,
+            "why": one.why,
+            "code": state.stopped.get(one.site, ""),
+            "reason": state.excluded.get(one.site, ""),
+            "until": wall + one.until - at if one.until else None,
+        }
+        for one in missing(state, at)
+    ]
+
+
+def _site(  # noqa: PLR0911 - one return a state
+    state: State, site: str, checking: Collection[str], at: float
+) -> _Facts:
+    """Return what a site does, with a code or a person's reason where there is one.
+
+    States: invited, not-joined, declined, excluded, checking, refused, answered, away, waiting (for
+    its training window), working, idle.
+    """
     if site in state.stopped:
         return {"state": "declined", "code": state.stopped[site]}
+    if site in state.excluded:
+        return {"state": "excluded", "code": "", "reason": state.excluded[site]}
+    if site not in state.joined:
+        return {"state": "not-joined" if state.joined else "invited", "code": ""}
     if site in checking:
         return {"state": "checking", "code": ""}
     reply = next((r for r in reversed(state.replies) if r.site == site), None)
@@ -73,20 +110,35 @@ def _site(state: State, site: str, checking: Collection[str]) -> _Facts:
         return {"state": "refused" if reply.code else "answered", "code": reply.code}
     if site in state.away:
         return {"state": "away", "code": ""}
+    if is_outside(state, site, at):
+        return {"state": "waiting", "code": ""}
     return {"state": "working" if site in state.pending else "idle", "code": ""}
+
+
+def _times(state: State, site: str, at: float, wall: float) -> _Facts:
+    """Return when a site's answer is due and when its window opens, in seconds since 1970."""
+    until = due(state, site) if site in state.pending else None
+    opens = state.windows.get(site, 0.0)
+    return {
+        "due_at": None if until is None else round(wall + until - at, 3),
+        "opens_at": round(wall + opens - at, 3) if opens > at else None,
+    }
 
 
 def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts]:
     """Return what happened between two states, in order; ``cells`` are of the attempt that ended.
 
-    Events: ``site-connected``, ``site-disconnected``, ``site-answered`` (with its code),
-    ``round-closed``, ``round-applied`` or ``round-not-applied``, ``site-stopped``,
-    ``pause-ordered``, ``halt-ordered`` or ``resume-ordered``, ``launched``, ``round-opened``,
+    Events: ``site-connected``, ``site-disconnected``, ``site-window``, ``site-answered`` (with its
+    code), ``round-closed``, ``round-applied`` or ``round-not-applied`` (with a code),
+    ``site-joined``, ``site-stopped``, ``site-excluded``, ``site-included``, ``round-extended``,
+    ``pause-ordered``, ``halt-ordered`` or ``resume-ordered``, ``study-paused`` when a pause takes
+    effect or the study pauses itself, ``launched``, ``round-gathering``, ``round-opened``,
     ``study-ended``.
     """
     return [
         *_connections(before, after),
         *_answers(before, after),
+        *_members(before, after),
         *_stops(before, after),
         *_ended_attempt(before, after, cells),
         *_opened(before, after),
@@ -101,6 +153,11 @@ def _connections(before: State, after: State) -> list[_Facts]:
     return [
         *({"event": "site-disconnected", "site": site} for site in gone),
         *({"event": "site-connected", "site": site} for site in come),
+        *(
+            {"event": "site-window", "site": site, "is_open": site not in after.windows}
+            for site in sorted({*before.windows, *after.windows})
+            if (site in before.windows) != (site in after.windows)
+        ),
     ]
 
 
@@ -117,16 +174,37 @@ def _answers(before: State, after: State) -> list[_Facts]:
     return events
 
 
-def _stops(before: State, after: State) -> list[_Facts]:
-    """Return what orders changed, a site's own refusal being an answer already."""
+def _members(before: State, after: State) -> list[_Facts]:
+    """Return who came, went or was left out; a site's own refusal is an answer already."""
     told = {reply.site for reply in after.replies if reply.code}
     gone = [site for site in after.stopped if site not in before.stopped and site not in told]
-    facts: list[_Facts] = [
-        {"event": "site-stopped", "site": site, "code": after.stopped[site]} for site in gone
+    come = [
+        site
+        for site in after.joined
+        if site not in before.joined or (site in before.stopped and site not in after.stopped)
     ]
-    if after.status != "ended" and after.stop != before.stop:
-        verb = after.stop or "resume"
-        facts.append({"event": f"{verb}-ordered", "by": after.stop_by, "code": after.stop_code})
+    out = [site for site in after.excluded if site not in before.excluded]
+    back = [site for site in before.excluded if site not in after.excluded]
+    more = after.extended_s - before.extended_s
+    return [
+        *({"event": "site-joined", "site": site} for site in come if before.status != "waiting"),
+        *({"event": "site-stopped", "site": site, "code": after.stopped[site]} for site in gone),
+        *({"event": "site-excluded", "site": site, "reason": after.excluded[site]} for site in out),
+        *({"event": "site-included", "site": site} for site in back),
+        *([{"event": "round-extended", "seconds": more}] if more > 0 else []),
+    ]
+
+
+def _stops(before: State, after: State) -> list[_Facts]:
+    """Return what persons ordered, and that a pause has begun, theirs or the study's own."""
+    if after.status == "ended":
+        return []
+    by, code, was, now = after.stop_by, after.stop_code, before.stop, after.stop
+    facts: list[_Facts] = []
+    if (now, by) != (was, before.stop_by) and code not in QUORUM_STOPS:
+        facts.append({"event": f"{now or 'resume'}-ordered", "by": by, "code": code})
+    if after.status == "paused" and (before.status, before.stop_code) != ("paused", code):
+        facts.append({"event": "study-paused", "by": by, "code": code})
     return facts
 
 
@@ -135,8 +213,14 @@ def _ended_attempt(before: State, after: State, cells: tuple[Cell, ...]) -> list
         return []
     applied = after.applied > before.applied
     kind = "round-applied" if applied else "round-not-applied"
-    outcomes = {cell.site: {"outcome": cell.outcome, "code": cell.code} for cell in cells}
+    outcomes = {
+        cell.site: {"outcome": cell.outcome, "code": cell.code, "seconds": cell.seconds}
+        for cell in cells
+    }
     facts = {"round": cells[0].round, "attempt": cells[0].attempt, "sites": outcomes}
+    codes = {cell.code for cell in cells}
+    why = "retried" if "round-retried" in codes else "below-quorum"
+    facts["code"] = "" if applied else "halted" if "study-halted" in codes else why
     model, metrics = (after.model, after.metrics) if applied else ("", {})
     return [{"event": kind, **facts, "model": model, "metrics": _plain(metrics)}]
 
@@ -148,9 +232,15 @@ def _plain(metrics: Metrics) -> _Facts:
 def _opened(before: State, after: State) -> list[_Facts]:
     if after.status == "ended" and before.status != "ended":
         return [{"event": "study-ended", "outcome": after.outcome, "reason": after.reason}]
-    here, there = (before.round, before.attempt), (after.round, after.attempt)
-    was_open = before.status in {"open", "closing"}
-    if after.status != "open" or (was_open and here == there):
-        return []
-    opened = {"event": "round-opened", "round": after.round, "attempt": after.attempt}
-    return [opened] if before.status != "waiting" else [{"event": "launched"}, opened]
+    facts: list[_Facts] = [{"event": "launched"}] if before.status == "waiting" else []
+    here, there = _place(before), _place(after)
+    if after.status not in {"gathering", "open"} or here == there:
+        return facts
+    verb = "opened" if after.status == "open" else "gathering"
+    return [*facts, {"event": f"round-{verb}", "round": after.round, "attempt": after.attempt}]
+
+
+def _place(state: State) -> tuple[str, int, int]:
+    """Return which attempt a state is at; a closing one is open still."""
+    status = "open" if state.status == "closing" else state.status
+    return status, state.round, state.attempt

@@ -18,7 +18,7 @@ from larrey_protocol.models import model_layout
 from larrey_protocol.signed import Signed
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
-from larrey_server.round_values import SiteDown, SiteUp
+from larrey_server.round_values import Ordered, SiteDown, SiteUp
 from larrey_server.study_run import Arrived
 from tests.server.study_bench import (
     SITES,
@@ -162,11 +162,25 @@ def test_updates_are_dropped_once_their_round_is_applied(bench: Bench) -> None:
 
 
 def test_below_quorum_the_round_is_repeated_and_stored_answers_count(bench: Bench) -> None:
-    bench.sites_up = ["alpha"]
     bench.launch()
+    slow = [bench.errands.waiting.pop() for _ in range(3)]
     bench.play()
+    bench.errands.waiting += slow
     bench.pass_time(60.0)
     assert (bench.run.state.attempt, bench.run.state.applied) == (2, 0)
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+
+
+def test_a_study_gathers_until_quorum_is_there_and_goes_on_by_itself(bench: Bench) -> None:
+    bench.sites_up = ["alpha"]
+    bench.launch()
+    bench.pass_time(100 * 3600.0)
+    status = bench.run.status()
+    assert (status["state"], status["attempt"], status["spares_left"]) == ("gathering", 1, 1)
+    assert [(one["site"], one["why"]) for one in status["missing"]] == [
+        (site, "away") for site in ("beta", "gamma", "delta")
+    ]
     bench.sites_up = list(SITES)
     bench.connect()
     bench.play()
@@ -174,10 +188,11 @@ def test_below_quorum_the_round_is_repeated_and_stored_answers_count(bench: Benc
 
 
 def test_a_slow_site_is_asked_again_when_its_round_is_repeated(bench: Bench) -> None:
-    bench.sites_up = ["alpha"]
+    bench.sites_up = ["alpha", "beta"]
     bench.launch()
-    bench.pass_time(60.0)  # alpha is connected and has not answered
-    assert [(site, task.attempt) for site, task in bench.errands.waiting] == [("alpha", 2)]
+    bench.pass_time(60.0)  # both are connected and have not answered
+    asked = [(site, task.attempt) for site, task in bench.errands.waiting]
+    assert asked == [("alpha", 2), ("beta", 2)]
 
 
 def test_a_request_nobody_waits_for_is_taken_back(bench: Bench) -> None:
@@ -242,15 +257,9 @@ def test_an_update_that_counts_survives_whoever_else_drops_the_same_bytes(bench:
 def test_nothing_of_an_answer_stays_in_the_spool_when_the_study_ends_before_its_check(
     bench: Bench,
 ) -> None:
-    bench.sites_up = ["alpha", "beta"]
     bench.launch()
-    slow = bench.errands.waiting.pop()
-    bench.errands.waiting.clear()
-    for _ in range(2):
-        bench.now += 60.0
-        bench.answer(*slow)
-        bench.run.handle(SiteDown(bench.now, "alpha"))
-        bench.run.handle(SiteUp(bench.now, "alpha"))
+    bench.answer(*bench.errands.waiting.pop())
+    bench.run.handle(Ordered(bench.now, "close", 2))
     assert bench.run.state.status == "ended"
     assert list(bench.spool.folder.iterdir()) == []
 
@@ -281,16 +290,33 @@ def test_a_round_that_the_coordinator_cannot_aggregate_stays_open(bench: Bench) 
     assert certificate(bench).outcome == "COMPLETE"
 
 
-def test_without_quorum_and_spares_the_study_fails_and_certifies_it(bench: Bench) -> None:
-    bench.sites_up = ["alpha"]
+def test_without_quorum_and_spares_the_study_pauses_and_a_retry_completes_it(
+    bench: Bench,
+) -> None:
     bench.launch()
     for _ in range(2):
-        bench.play()
         bench.pass_time(60.0)
+    status = bench.run.status()
+    assert (status["state"], status["stop_code"]) == ("paused", "below-quorum")
+    assert status["next_step"] == "larrey study retry sketch"
+    bench.run.handle(Ordered(bench.now, "retry", 2, "ada"))
+    bench.play()
+    assert certificate(bench).outcome == "COMPLETE"
+    actions = [record.action for record in bench.audit()][2:5]
+    assert actions == ["round-repeated", "study-paused", "study-resumed"]
+
+
+def test_a_study_closed_below_quorum_failed_and_certifies_it(bench: Bench) -> None:
+    bench.launch()
+    bench.answer(*bench.errands.waiting.pop(0))
+    bench.work()
+    for _ in range(2):
+        bench.pass_time(60.0)
+    bench.run.handle(Ordered(bench.now, "close", 2))
     paper = certificate(bench)
-    assert (paper.outcome, paper.reason, paper.rounds_applied) == ("FAILED", "below-quorum", 0)
+    assert (paper.outcome, paper.reason, paper.rounds_applied) == ("FAILED", "closed-by-order", 0)
     assert paper.model == ""
-    assert paper.matrix[0].code == "round-not-applied"
+    assert {c.outcome for c in paper.matrix} == {"late"}
 
 
 def test_an_invited_site_that_did_not_join_is_named(bench: Bench) -> None:
@@ -365,7 +391,8 @@ def test_every_event_is_json_and_carries_the_status(bench: Bench) -> None:
     bench.play()
     events = json.loads(json.dumps(bench.events))
     kinds = [event["event"] for event in events]
-    assert kinds[:2] == ["launched", "round-opened"]
+    assert kinds[:2] == ["launched", "round-gathering"]
+    assert kinds.index("round-opened") < kinds.index("site-answered")
     assert kinds[-1] == "study-ended"
     assert kinds.count("round-applied") == 3
     assert all(event["status"]["rounds"] == 3 for event in events)

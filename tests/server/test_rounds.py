@@ -1,78 +1,39 @@
-"""The rules of rounds, event by event and as properties over random histories."""
+"""The rules of rounds, event by event: asking, closing, repeating, ending."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-import hypothesis.strategies as st
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from larrey_server.round_values import (
-    Action,
     Aggregate,
     Aggregated,
     Cancel,
     Commit,
-    Event,
-    Launched,
-    Plan,
     Replied,
     Reply,
     Resumed,
     Send,
     SiteDown,
     SiteUp,
-    State,
     Ticked,
     restore,
     snapshot,
 )
-from larrey_server.rounds import advance, begin, deadline, next_wake, task_key
-
-SITES = ("alpha", "beta", "gamma")
-PLAN = Plan("sha256:" + "0" * 64, SITES, rounds=2, spare_rounds=1, quorum=2, deadline_s=60.0)
-
-
-def play(state: State, *events: Event) -> tuple[State, list[Action]]:
-    done: list[Action] = []
-    for event in events:
-        state, actions = advance(state, event)
-        done += actions
-    return state, done
-
-
-def reply(state: State, site: str, at: float = 1.0, code: str = "") -> Replied:
-    key = task_key(state)
-    update = "" if code else f"update of {site} in {key.round}"
-    return Replied(at, key, Reply(site, key.phase, update, code))
-
-
-def opened(plan: Plan = PLAN, up: tuple[str, ...] = SITES) -> State:
-    state, _ = play(begin(plan, "m0"), Launched(0.0, SITES), *(SiteUp(0.0, s) for s in up))
-    return state
-
-
-def answer_all(state: State, sites: tuple[str, ...]) -> tuple[State, list[Action]]:
-    done: list[Action] = []
-    for site in sites:
-        state, actions = play(state, reply(state, site))
-        done += actions
-    return state, done
+from larrey_server.rounds import deadline, next_wake, task_key
+from tests.server.round_play import PLAN, SITES, answer_all, launched, opened, play, reborn, reply
 
 
 def test_a_round_opens_with_a_commit_before_any_request() -> None:
-    state, _ = play(begin(PLAN, "m0"), Launched(0.0, SITES))
-    state, _ = answer_all(replace(state, away={}), SITES)
+    state, _ = answer_all(opened(), SITES)
     _, actions = play(state, Aggregated(2.0, "m1"))
     assert [type(a) for a in actions] == [Commit, Send, Send, Send]
 
 
 def test_a_site_is_asked_when_it_comes_and_only_once() -> None:
-    state, actions = play(begin(PLAN, "m0"), Launched(0.0, SITES), SiteUp(1.0, "beta"))
-    assert actions == [Commit(), Send("beta")]
-    assert play(state, SiteUp(2.0, "beta")) == (state, [])
+    state, actions = play(opened(up=("alpha", "beta")), SiteUp(1.0, "gamma"))
+    assert actions == [Send("gamma")]
+    assert play(state, SiteUp(2.0, "gamma")) == (state, [])
 
 
 def test_the_round_closes_as_soon_as_all_have_answered_and_updates_are_in_roster_order() -> None:
@@ -117,29 +78,41 @@ def test_a_site_that_returns_before_the_close_is_asked_again() -> None:
 
 
 def test_below_quorum_the_round_waits_for_absent_sites_until_the_deadline() -> None:
-    state = opened(up=("alpha",))
+    state, _ = play(opened(), SiteDown(0.5, "beta"), SiteDown(0.5, "gamma"))
     state, _ = play(state, reply(state, "alpha"), Ticked(59.0))
     assert (state.status, state.attempt) == ("open", 1)
 
 
 def test_below_quorum_at_the_deadline_the_round_is_repeated_with_the_same_model() -> None:
-    state = opened(up=("alpha",))
-    state, actions = play(state, reply(state, "alpha"), Ticked(60.0))
+    state, actions = play(opened(), reply(opened(), "alpha"), Ticked(60.0))
     assert (state.round, state.attempt, state.model, state.spares_left) == (1, 2, "m0", 0)
+    commit = next(action for action in actions if isinstance(action, Commit))
+    assert commit.cells[0].code == "round-not-applied"
+    key = task_key(opened())
+    assert actions[1:3] == [Cancel("beta", key), Cancel("gamma", key)]
+    assert actions[3:] == [Send(site) for site in SITES]
+
+
+def test_without_spare_attempts_the_study_pauses_and_says_why() -> None:
+    state, _ = play(opened(), Ticked(60.0))
+    state, actions = play(state, Ticked(120.0))
+    assert (state.status, state.stop, state.stop_code) == ("paused", "pause", "below-quorum")
+    assert (state.applied, state.attempt, state.spares_left, state.outcome) == (0, 3, 0, "")
     assert isinstance(actions[0], Commit)
-    assert actions[0].cells[0].code == "round-not-applied"
-
-
-def test_without_spare_attempts_the_study_fails_with_a_reason() -> None:
-    state, _ = play(opened(up=()), Ticked(60.0), Ticked(120.0))
-    assert (state.status, state.outcome, state.reason) == ("ended", "FAILED", "below-quorum")
-    assert state.applied == 0
+    assert {cell.outcome for cell in actions[0].cells} == {"late"}
+    assert not any(isinstance(action, Send) for action in actions)
 
 
 def test_an_answer_to_an_earlier_attempt_of_the_same_round_counts() -> None:
-    first = opened(up=("alpha",))
+    first = opened()
     state, _ = play(first, Ticked(60.0), reply(first, "alpha", 61.0))
     assert [r.site for r in state.replies] == ["alpha"]
+
+
+def test_a_refusal_of_an_earlier_attempt_does_not_count() -> None:
+    first = opened()
+    state, _ = play(first, Ticked(60.0))
+    assert play(state, reply(first, "alpha", 61.0, code="trainer-crashed")) == (state, [])
 
 
 def test_an_answer_to_an_earlier_round_does_not_count() -> None:
@@ -170,12 +143,13 @@ def test_a_site_that_fails_in_one_round_is_asked_in_the_next() -> None:
     assert Send("gamma") in actions
 
 
-def test_the_study_fails_when_refusals_leave_too_few_sites() -> None:
+def test_the_study_pauses_when_refusals_leave_too_few_sites_and_spends_no_spare() -> None:
     state = opened()
     for site in ("beta", "gamma"):
         state, _ = play(state, reply(state, site, code="budget-exhausted"))
     state, _ = play(state, reply(state, "alpha"))
-    assert (state.outcome, state.reason) == ("FAILED", "too-few-sites")
+    assert (state.status, state.stop_code) == ("paused", "too-few-sites")
+    assert state.spares_left == PLAN.spare_rounds
 
 
 def test_a_study_that_everyone_served_is_complete() -> None:
@@ -187,7 +161,8 @@ def test_a_study_that_everyone_served_is_complete() -> None:
 
 
 def test_a_study_that_an_invited_site_did_not_join_is_partial() -> None:
-    state, _ = play(begin(PLAN, "m0"), Launched(0.0, ("alpha", "beta")))
+    state = launched(sites=("alpha", "beta"))
+    state, _ = play(state, SiteUp(0.0, "alpha"), SiteUp(0.0, "beta"))
     for model in ("m1", "m2"):
         state, _ = answer_all(state, ("alpha", "beta"))
         state, _ = play(state, Aggregated(2.0, model))
@@ -201,28 +176,23 @@ def test_a_failed_aggregation_ends_the_study_with_its_code() -> None:
 
 
 def test_a_restart_gives_the_round_its_time_again_and_asks_again() -> None:
-    state, _ = play(opened(), Resumed(5.0))
-    assert deadline(state) == 65.0
-    assert play(state, SiteUp(6.0, "alpha"))[1] == [Send("alpha")]
+    state, actions = play(opened(), Resumed(5.0), SiteUp(6.0, "alpha"))
+    assert (state.status, actions) == ("gathering", [])
+    state, actions = play(state, SiteUp(7.0, "gamma"))
+    assert actions == [Send("alpha"), Send("gamma")]
+    assert (deadline(state), state.attempt, state.spares_left) == (67.0, 1, PLAN.spare_rounds)
+
+
+def test_a_restart_asks_again_for_nothing_that_the_journal_does_not_name() -> None:
+    first = opened()
+    state = reborn(first)
+    assert task_key(state) == task_key(first)
 
 
 def test_a_committed_state_survives_json() -> None:
     state, _ = play(opened(), SiteDown(1.0, "beta"))
     state, _ = play(state, reply(state, "gamma", code="budget-exhausted"))
     assert restore(PLAN, json.loads(json.dumps(snapshot(state)))) == state
-
-
-def test_four_phases_pass_on_those_who_answered_and_share_the_deadline() -> None:
-    plan = replace(PLAN, phases=("keys", "shares", "masked", "unmask"), deadline_s=40.0)
-    state = opened(plan)
-    state, _ = answer_all(state, SITES)
-    assert task_key(state).phase == "shares"
-    state, _ = play(state, reply(state, "alpha"), reply(state, "beta"), Ticked(20.0))
-    assert (task_key(state).phase, state.pending) == ("masked", ("alpha", "beta"))
-    for _ in range(2):
-        state, actions = answer_all(state, ("beta", "alpha"))
-    assert isinstance(actions[-1], Aggregate)
-    assert [site for site, _ in actions[-1].updates] == ["alpha", "beta"]
 
 
 JUDGED = replace(PLAN, phases=("train", "evaluate"))
@@ -246,8 +216,7 @@ def test_the_aggregate_is_of_the_first_phase_and_of_those_who_answered_all() -> 
 
 def test_a_restart_begins_a_round_again_with_its_first_phase() -> None:
     state, _ = answer_all(opened(JUDGED), SITES)
-    state = restore(JUDGED, json.loads(json.dumps(snapshot(state))))
-    state, _ = play(state, Resumed(5.0))
+    state = reborn(state, 5.0, up=("alpha", "gamma"))
     assert (task_key(state).phase, state.pending, state.replies) == ("train", SITES, ())
     assert deadline(state) == 35.0
     assert play(state, SiteUp(6.0, "beta"))[1] == [Send("beta")]
@@ -261,101 +230,3 @@ def test_the_metrics_of_a_round_stay_until_the_next_is_applied() -> None:
     assert restore(JUDGED, json.loads(json.dumps(snapshot(state)))).metrics == {
         "evaluate": {"loss": 0.5}
     }
-
-
-class Histories(RuleBasedStateMachine):
-    """Any order of events keeps the promises."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.plan = Plan("s", ("a", "b", "c", "d"), 3, 2, quorum=2, deadline_s=30.0)
-        self.state, self.committed = begin(self.plan, "m0"), begin(self.plan, "m0")
-        self.keys = [task_key(replace(self.state, round=1, attempt=1))]
-        self.applied: list[int] = []
-
-    def feed(self, event: Event) -> None:
-        before = self.state
-        self.state, actions = advance(before, event)
-        for action in actions:
-            if isinstance(action, Aggregate):
-                assert len(action.updates) >= self.plan.quorum
-                sites = [site for site, _ in action.updates]
-                assert sites == sorted(sites)
-        if any(isinstance(a, Send) for a in actions) and before.pending != self.state.pending:
-            assert isinstance(actions[0], Commit) or len(actions) == 1
-        kinds = [type(a) for a in actions]
-        if Cancel in kinds and Send in kinds:  # else a repeated request would be taken back
-            assert kinds.index(Send) > len(kinds) - 1 - kinds[::-1].index(Cancel)
-        if actions and isinstance(actions[0], Commit):
-            self.committed = self.state
-            self.keys.append(task_key(self.state))
-        if self.state.applied > before.applied:
-            self.applied.append(self.state.applied)
-
-    @rule(sites=st.sets(st.sampled_from("abcd")))
-    def launch(self, sites: set[str]) -> None:
-        self.feed(Launched(self.now, tuple(sites)))
-
-    @rule(site=st.sampled_from("abcd"))
-    def up(self, site: str) -> None:
-        self.feed(SiteUp(self.now, site))
-
-    @rule(site=st.sampled_from("abcd"))
-    def down(self, site: str) -> None:
-        self.feed(SiteDown(self.now, site))
-
-    @rule(
-        site=st.sampled_from("abcd"),
-        code=st.sampled_from(["", "", "", "trainer-crashed", "budget-exhausted"]),
-        pick=st.integers(0, 3),
-    )
-    def answer(self, site: str, code: str, pick: int) -> None:
-        key = self.keys[-1 - min(pick, len(self.keys) - 1)]
-        self.feed(Replied(self.now, key, Reply(site, "train", "" if code else "u", code)))
-
-    @rule(seconds=st.sampled_from([0.5, 3.0, 31.0]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.feed(Ticked(self.now))
-
-    @precondition(lambda self: self.state.status == "closing")
-    @rule(code=st.sampled_from(["", "", "", "disk-full"]))
-    def aggregate(self, code: str) -> None:
-        model = "" if code else f"m{self.state.round}"
-        self.feed(Aggregated(self.now, model, code))
-
-    @precondition(lambda self: self.committed.status != "waiting")
-    @rule()
-    def restart(self) -> None:
-        self.state = restore(self.plan, json.loads(json.dumps(snapshot(self.committed))))
-        self.feed(Resumed(self.now))
-
-    @invariant()
-    def no_round_is_applied_twice_or_skipped(self) -> None:
-        assert self.applied == list(range(1, len(self.applied) + 1))
-        assert self.state.model == f"m{self.state.applied}"
-
-    @invariant()
-    def an_open_round_always_has_a_time_to_wake(self) -> None:
-        wake = next_wake(self.state, self.now)
-        assert (wake is not None) == (self.state.status == "open")
-
-    def teardown(self) -> None:
-        """Whatever happened, time alone ends the study."""
-        self.feed(Launched(self.now, tuple("abcd")))
-        for _ in range(12):
-            if self.state.status == "closing":
-                self.feed(Aggregated(self.now, f"m{self.state.round}"))
-            wake = next_wake(self.state, self.now)
-            if wake is not None:
-                self.now = max(self.now, wake)
-                self.feed(Ticked(self.now))
-                self.feed(Ticked(self.now + 31.0))
-                self.now += 31.0
-        assert self.state.status == "ended"
-        assert self.state.outcome in {"COMPLETE", "PARTIAL", "FAILED"}
-
-
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

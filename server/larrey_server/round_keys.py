@@ -1,0 +1,25 @@
+"""Which answer belongs to which request of a study's open attempt. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from larrey_server.round_values import State, TaskKey
+
+__all__ = ["expects", "task_key"]
+
+
+def task_key(state: State) -> TaskKey:
+    """Return the key of the requests of the present phase."""
+    plan = state.plan
+    return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, state.model)
+
+
+def expects(state: State, site: str, key: TaskKey, code: str) -> bool:
+    """Return whether this answer is still owed; a refusal is to its own attempt only."""
+    if state.status != "open" or site not in state.pending:
+        return False
+    present = task_key(state)
+    if code:
+        return key == present
+    return key.attempt <= present.attempt and replace(key, attempt=present.attempt) == present
