@@ -12,6 +12,7 @@ from larrey_client.data.opposition import Entry, Kind, append, day_of, entries, 
 from larrey_client.data.secret import site_secret
 from larrey_client.dossier import read_dossier
 from larrey_client.loading import opposition_of
+from larrey_client.opposition_trail import tell_trail
 from larrey_client.records import SiteRecords
 from larrey_client.settings import SiteSettings
 from larrey_client.store import open_readonly
@@ -39,15 +40,19 @@ def record_objections(
 ) -> Json:
     """Record objections or their withdrawal, and return what changes and what cannot.
 
-    Identifiers are hashed at once and appear nowhere in the result.
+    Identifiers are hashed at once and appear nowhere in the result. The audit trail says who did
+    it, and within which band the number of patients lies.
 
     Raises:
         DataError: ``opposition-unreadable``.
+        UsageError: ``state-locked`` where a node starts or ends just now: the list holds, and the
+            same command again puts it on the trail too.
     """
     state, first_day = settings.site.state, valid_from or day_of(now)
     secret = site_secret(state)
     hashes = sorted({patient_hash(identifier, secret) for identifier in identifiers})
     append(state, [Entry(patient, kind, first_day, now, actor) for patient in hashes])
+    tell_trail(state, kind, len(hashes), actor, now)
     return {
         "recorded": len(hashes),
         "kind": kind,

@@ -16,6 +16,7 @@ from larrey_client.extract.snapshots import rows_of
 from larrey_client.extract.taking import ready_rows
 from larrey_client.families import is_registered, patients_digest, refresh, register
 from larrey_client.local import Handler
+from larrey_client.opposition_trail import note_objections
 from larrey_client.settings import Dataset
 from larrey_privacy.families import HASH_BYTES
 from larrey_protocol.errors import IntegrityError, UsageError
@@ -30,8 +31,11 @@ Json = dict[str, Any]  # Any: JSON values are recursive
 
 
 def registrar_handlers(node: Node) -> Mapping[str, Handler]:
-    """Return what the local door can be asked about families."""
+    """Return what the local door can be asked about families and opposition."""
     return {
+        "opposition noted": lambda request, actor: note_objections(
+            node.store, str(request["kind"]), int(request["count"]), actor
+        ),
         "data scan": lambda request, _: _offered(node, str(request["dataset"])),
         "data add": lambda request, _: _add(node, str(request["signed"])),
     }
