@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from larrey_client.exchange import Download, Exchange, Tls
+from larrey_client.exchange import Exchange, Tls
 from larrey_client.flower import Incoming, make_give, open_take
+from larrey_client.model_spool import ModelSpool
 from larrey_client.settings import load_settings
 from larrey_client.task import Task
 from larrey_protocol.errors import TransportError
@@ -54,7 +55,7 @@ def main(config: Path) -> None:
         answered_at=time.time(),
     )
     exchange.answer(sign(answer, key).to_bytes())
-    layout = model_layout(study)
+    layout, models = model_layout(study), ModelSpool(config.parent)
     update = config.parent / "update"
     random = np.random.default_rng().random(layout.size, dtype=np.float32)
     update.write_bytes(pack(layout, random))
@@ -64,9 +65,9 @@ def main(config: Path) -> None:
     while True:
         incoming = open_take(exchange.take("bench", exchange.studies().revision))
         if incoming is not None and incoming.task is not None:
-            download = Download(incoming.task.model, layout.nbytes)
-            exchange.fetch(download, timeout_s=60)
-            os.close(download.seal())
+            with models.begin(study.digest, incoming.task.model, layout.nbytes) as download:
+                exchange.fetch(download, timeout_s=60)
+                os.close(download.finish())
             exchange.store(digest, update, timeout_s=60, resume=False)
             exchange.give(_reply(incoming, incoming.task, digest, update, (site, key)))
 

@@ -7,17 +7,16 @@ a long training runs. Lost connections are tried again with growing pauses, for 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 from larrey_client.approving import Approving
-from larrey_client.closing import Closer, Closing, answers_closer, snapshot_closer
+from larrey_client.closing import Closer, Closing, answers_closer, models_closer, snapshot_closer
 from larrey_client.credentials import Renewal
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
 from larrey_client.flower import Incoming, open_take
+from larrey_client.inbox import Inbox, Waiting
 from larrey_client.leaving import is_gone, tell_departure
 from larrey_client.metrics import node_version
 from larrey_client.node import Node, delays
@@ -32,7 +31,6 @@ __all__ = ["Agent"]
 logger = logging.getLogger(__name__)
 
 _READY_S = 60.0  # a long poll answers within 20 s
-_WAITING_REQUESTS = 64
 _JOIN_S = 1.5
 
 
@@ -43,7 +41,9 @@ class Agent:
         """Take the parts of the node, and who else deletes what a closed study leaves."""
         self.desk = Desk(node)
         self.approving = Approving(node, node.trainer.interrupt)
-        self.closing = Closing(node, (answers_closer(node), snapshot_closer(node), *closers))
+        self.closing = Closing(
+            node, (answers_closer(node), models_closer(node), snapshot_closer(node), *closers)
+        )
         self.node = node
         self._vigil = Vigil(node)
         self._worker = Worker(node)
@@ -55,7 +55,7 @@ class Agent:
             monotonic=node.monotonic,
             renewed=self._renewed,
         )
-        self._requests: queue.Queue[tuple[Incoming, float] | None] = queue.Queue(_WAITING_REQUESTS)
+        self._inbox = Inbox()
         self._seen = 0  # revision of the coordinator's list of studies
         self._heard_at = float("-inf")
         self._trouble = ""  # code of the last connection error, so that it is logged once
@@ -88,8 +88,7 @@ class Agent:
         node.exchange.close()
         node.trainer.stop()
         node.epsilons.stop()
-        with suppress(queue.Full):  # then it does not sleep
-            self._requests.put_nowait(None)
+        self._inbox.close()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(_JOIN_S)
@@ -147,18 +146,19 @@ class Agent:
             return
         if incoming is not None:
             reached("agent.task-taken")
-        while incoming is not None and not self.node.stopping.is_set():
-            try:
-                self._requests.put((incoming, self.node.monotonic()), timeout=0.5)
-            except queue.Full:
-                continue
+        if incoming is None:
             return
+        if incoming.task is not None:
+            self._worker.heard(incoming.task)
+        request = Waiting(incoming, self.node.monotonic())
+        while not self.node.stopping.is_set() and not self._inbox.put(request, timeout_s=0.5):
+            pass  # as many studies wait as may
 
     def _work_forever(self) -> None:
         while not self.node.stopping.is_set():
-            request = self._requests.get()
+            request = self._inbox.take()
             if request is not None:
-                self._work(*request)
+                self._work(request.incoming, request.arrived)
 
     def _work(self, incoming: Incoming, arrived: float) -> None:
         """Answer one request; whatever it does to us, the next one is answered too."""

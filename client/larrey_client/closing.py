@@ -21,6 +21,7 @@ from larrey_client.deletion_paper import Paper
 from larrey_client.extract.snapshots import current
 from larrey_client.holding import release
 from larrey_client.incident import open_incidents, require_no_incident
+from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
 from larrey_client.orders import Standing
 from larrey_client.records import Decision
@@ -35,6 +36,7 @@ __all__ = [
     "Closing",
     "Past",
     "answers_closer",
+    "models_closer",
     "payload_closer",
     "snapshot_closer",
     "why_close",
@@ -262,6 +264,18 @@ def answers_closer(node: Node) -> Closer:
             if path.exists():
                 yield Deleted(kind="answer", digest=digest, bytes=size)
                 path.unlink()
+
+    return close
+
+
+def models_closer(node: Node) -> Closer:
+    """Return what deletes the model that was fetched last, or what came of it."""
+
+    def close(study: str) -> Iterator[Deleted]:
+        models = ModelSpool(node.store.folder)
+        for digest, size in models.kept(study):
+            yield Deleted(kind="model", digest=digest, bytes=size)
+        models.forget(study)
 
     return close
 

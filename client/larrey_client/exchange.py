@@ -6,19 +6,16 @@ a `TransportError` whose code says what to look at: network, coordinator's certi
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from larrey_client.frames import memory_file, seal
-from larrey_protocol.errors import IntegrityError, TransportError
+from larrey_protocol.errors import TransportError
 from larrey_protocol.streams import STREAM_OPTIONS
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
@@ -26,8 +23,9 @@ from larrey_protocol.waypoints import reached
 
 if TYPE_CHECKING:
     from larrey_client.border import Border
+    from larrey_client.model_spool import Download
 
-__all__ = ["Download", "Exchange", "Tls", "code_of", "is_passing"]
+__all__ = ["Exchange", "Tls", "code_of", "is_passing"]
 
 CHUNK_BYTES = 2 << 20  # measured best of 1 to 16 MiB on loopback; below gRPC's 4 MiB default
 _TAKE_TIMEOUT_S = 45.0  # the coordinator answers a long poll within 20 s
@@ -42,6 +40,7 @@ _OPTIONS = (
     ("SingleThreadedUnaryStream", 1),  # grpcio's own name: no extra thread for each download
 )
 _LONGEST_CODE = 60
+_NOT_EXPECTED = "not-expected"  # the coordinator's word for an answer that nobody waits for
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 _PASSING = frozenset(
     {
@@ -50,6 +49,7 @@ _PASSING = frozenset(
         "coordinator-timeout",
         "coordinator-busy",
         "upload-incomplete",
+        "model-torn",  # what lay on this side's disk
     }
 )
 # What grpcio 1.85 says when we do not trust the coordinator, and when it does not trust us: TLS 1.3
@@ -191,11 +191,20 @@ class Exchange:
             )
         return reply
 
-    def fetch(self, download: Download, *, timeout_s: float) -> None:
+    def fetch(
+        self,
+        download: Download,
+        *,
+        timeout_s: float,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Continue ``download`` from where it was cut.
+
+        ``goes_on`` is asked after each part; nothing more is taken once it says no.
 
         Raises:
             IntegrityError: ``model-altered`` when more arrives than was announced.
+            LarreyError: ``disk-full``.
         """
         request = wire.FetchRequest(digest=download.digest, offset=download.received)
         with self._call() as line:
@@ -205,6 +214,8 @@ class Exchange:
                     download.add(chunk.data)
                     reached("agent.model-part-fetched")
                     self._count(0, len(chunk.data))
+                    if not goes_on():
+                        return
             finally:
                 stream.cancel()
 
@@ -280,43 +291,6 @@ class _Line:
         self.calls = 0
 
 
-@dataclass(slots=True)
-class Download:
-    """A blob on its way into a memory file that nobody can change once it is complete."""
-
-    digest: str
-    size: int  # what the study's own layout says, not the coordinator
-    target: int = field(default_factory=lambda: memory_file("model", []))
-    received: int = 0
-    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
-
-    def add(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            IntegrityError: ``model-altered`` if they are too many.
-        """
-        self.received += len(data)
-        if self.received > self.size:
-            raise self._altered()
-        self._hash.update(data)
-        os.write(self.target, data)
-
-    def seal(self) -> int:
-        """Return the descriptor of the complete, sealed file.
-
-        Raises:
-            IntegrityError: ``model-altered`` if size or digest differ.
-        """
-        if self.received != self.size or "sha256:" + self._hash.hexdigest() != self.digest:
-            raise self._altered()
-        return seal(self.target)
-
-    def _altered(self) -> IntegrityError:
-        what = f"the model is not {self.digest} of {self.size} bytes"
-        return IntegrityError("model-altered", what, "Nothing was spent.")
-
-
 def code_of(reply: wire.AnswerReply | wire.GiveReply) -> str:
     """Return the coordinator's code; foreign text that is logged and kept, so it is cut short."""
     return "".join(c for c in reply.code[:_LONGEST_CODE] if c.isprintable())
@@ -373,6 +347,8 @@ def _transport_error(error: grpc.RpcError) -> TransportError:
             "Check that identity.certificate is registered, not expired and from its authority.",
         )
     code = _CODES.get(status, "coordinator-failed")
+    if status is grpc.StatusCode.FAILED_PRECONDITION and details == _NOT_EXPECTED:
+        code = _NOT_EXPECTED
     step = "Ask the coordinator whether this site's certificate is registered and valid."
     return TransportError(
         code,

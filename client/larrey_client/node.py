@@ -17,6 +17,7 @@ from larrey_client.metrics import SiteMetrics
 from larrey_client.settings import Member, SiteSettings
 from larrey_client.store import SiteStore
 from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_client.turn import Turn
 from larrey_client.watch import Anchors
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.study import Study
@@ -69,7 +70,7 @@ class Node:
         membership: whose coordinator the exchange calls, and whose studies the store shows.
         cases: what the gate is told, collected from what was verified.
         anchors: what witnesses know of ledger and trail; each durable commit is published.
-        trainer_turn: held by whoever uses the trainer.
+        trainer_turn: held by whoever uses the trainer; who waited longest is next.
         now: seconds since 1970, for records.
         monotonic: seconds, for deadlines.
         stopping: set once; everything that waits waits on it.
@@ -82,7 +83,7 @@ class Node:
     cases: Cases
     exchange: Exchange
     trainer: Trainer
-    trainer_turn: threading.Lock
+    trainer_turn: Turn
     key: SigningKey
     epsilons: EpsilonTable
     metrics: SiteMetrics

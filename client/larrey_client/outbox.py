@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from larrey_client.exchange import code_of, is_passing
 from larrey_client.flower import Incoming, make_give
+from larrey_client.model_spool import disk_errors
 from larrey_client.node import Node, delays
 from larrey_client.records import Answered
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal, TransportError
@@ -35,11 +36,15 @@ class Outbox:
         self._node = node
 
     def spool(self, update: int) -> tuple[str, int]:
-        """Copy a sealed update to disk; return its digest and size."""
+        """Copy a sealed update to disk; return its digest and size.
+
+        Raises:
+            LarreyError: ``disk-full``.
+        """
         digest, offset = hashlib.sha256(), 0
-        part = self._node.store.spool / "part"
+        part = self._node.store.spool / f"part-{self._node.membership.name}"  # each has a thread
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with disk_errors(), os.fdopen(descriptor, "wb") as file:
             while block := os.pread(update, _BLOCK_BYTES, offset):
                 digest.update(block)
                 file.write(block)
@@ -96,14 +101,20 @@ class Outbox:
         def attempt(count: int) -> bool:
             require()
             left = max(deadline - self._node.monotonic(), 0.001)
-            with self._about(incoming):
-                self._node.exchange.store(
-                    answered.update,
-                    path,
-                    timeout_s=left,
-                    resume=is_repeat or count > 0,
-                    goes_on=self._looking(require),
-                )
+            try:
+                with self._about(incoming):
+                    self._node.exchange.store(
+                        answered.update,
+                        path,
+                        timeout_s=left,
+                        resume=is_repeat or count > 0,
+                        goes_on=self._looking(require),
+                    )
+            except TransportError as error:
+                if error.code != "not-expected":
+                    raise
+                logger.warning("update=%s is too late", answered.update[:19])
+                return False
             reached("agent.uploaded")
             require()
             reply = self._node.exchange.give(give)

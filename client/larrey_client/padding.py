@@ -20,11 +20,13 @@ def release_at(now: float, *, arrived: float, deadline: float, bucket: float) ->
         now: when the answer is ready.
         arrived: when the request came.
         deadline: when nobody waits any more; the wait ends a bucket, or a tenth of the time
-            allowed if that is less, before it.
+            allowed if that is less, before it. What is later than that waits for its multiple.
         bucket: seconds; 0 does not wait.
     """
     if bucket <= 0:
         return now
     steps = max(1, math.ceil((now - arrived) / bucket))
+    if now >= deadline:
+        return arrived + steps * bucket
     latest = deadline - min(bucket, _LATEST_SHARE * (deadline - arrived))
     return max(now, min(arrived + steps * bucket, latest))

@@ -48,6 +48,7 @@ from larrey_client.store import SiteStore, open_readonly
 from larrey_client.trail import Seal
 from larrey_client.trainer_link import TrainerLink
 from larrey_client.trainer_process import Limits
+from larrey_client.turn import Turn
 from larrey_client.views import studies_view, study_view, verify_view
 from larrey_client.watch import Anchors, open_watch
 from larrey_protocol.keys import SigningKey, fingerprint
@@ -203,7 +204,7 @@ class _Shared:
     epsilons: EpsilonTable
     metrics: SiteMetrics
     stopping: threading.Event
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turn: Turn = field(default_factory=Turn)
     scanned: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def node(self, member: Member, view: SiteStore, exchange: Exchange) -> Node:

@@ -12,29 +12,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from larrey_client.cost import round_mechanism
-from larrey_client.derived import snapshot_commitment, under_small_cell_rule
-from larrey_client.exchange import Download, is_passing
+from larrey_client.derived import snapshot_commitment
+from larrey_client.exchange import is_passing
 from larrey_client.families import family_of
 from larrey_client.flower import Incoming
-from larrey_client.frames import is_sealed
 from larrey_client.gate import decide_study, decide_task
 from larrey_client.gate_facts import NO_STANDING, Refuse, StudyCase, TaskCase
 from larrey_client.holding import held
+from larrey_client.inbox import Current
 from larrey_client.loading import load_rows
+from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
 from larrey_client.outbox import Outbox, patiently
 from larrey_client.padding import release_at
 from larrey_client.records import Answered
+from larrey_client.release import Release
 from larrey_client.software import software_digest
 from larrey_client.task import TRAIN, Task
 from larrey_client.trainer_link import Loaded, TrainTask
-from larrey_privacy.ledger_view import receipt_flags
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import (
     DataError,
@@ -42,10 +41,8 @@ from larrey_protocol.errors import (
     Refusal,
     TransportError,
 )
-from larrey_protocol.models import model_layout, phase_layout
-from larrey_protocol.norms import norm_bound
+from larrey_protocol.models import model_layout
 from larrey_protocol.refusals import ABOUT_DATA
-from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import Call, DpSgd
 from larrey_protocol.tensors import TensorLayout
 from larrey_protocol.waypoints import reached
@@ -73,8 +70,26 @@ class Worker:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._outbox = Outbox(node)
-        self._software = software_digest()  # now: files may be replaced while it runs
+        # Software: as it is now, since files may be replaced while it runs.
+        self._release = Release(node, self._outbox, software_digest())
+        self._models = ModelSpool(node.store.folder)
+        self._current = Current()
         self._unsettled: dict[_Key, str] = {}  # delivered work -> the family that paid
+        self._kept: dict[str, list[Answered]] = {}  # by study; absent: what an earlier process left
+
+    def heard(self, task: Task) -> None:
+        """Note that a request came, from the thread that asks; it may end a training of its study.
+
+        One that the gate refuses ends nothing.
+        """
+        if not self._current.may_be_overtaken(task):
+            return
+        try:
+            self._ask_gate(task, task.deadline_s, is_answered=False)
+        except Refusal:
+            return
+        if self._current.overtake(task):
+            self._node.trainer.interrupt(task.study)
 
     def answer(self, incoming: Incoming, arrived: float) -> None:
         """Answer one request: with an update, or with a code and nothing else.
@@ -89,16 +104,19 @@ class Worker:
             return
         request = _Request(incoming, task, arrived, arrived + self._patience(task))
         metrics = self._node.metrics
+        self._current.begin(task)
         try:
             with metrics.timed(_kind(task)):
                 answered, is_repeat = self._answered(request)
+                if task.study in self._kept:
+                    self._kept[task.study].append(answered)
                 metrics.enter("sending")
                 is_taken = self._outbox.deliver(
                     incoming,
                     answered,
-                    deadline=request.deadline,
+                    deadline=self._until(request),
                     is_repeat=is_repeat,
-                    require=lambda: self._still_allowed(task),
+                    require=lambda: self._still_awaited(task),
                 )
             if is_taken:
                 self._unsettled[task.key] = self._family(task)
@@ -109,6 +127,7 @@ class Worker:
                 raise
             self._refuse(request, error)
         finally:
+            self._current.end()
             metrics.enter("idle")
 
     def report_failure(self, incoming: Incoming) -> None:
@@ -117,8 +136,13 @@ class Worker:
 
     def _patience(self, task: Task) -> float:
         """Return the seconds for a request: never more than the approved study says of a round."""
-        _, case = self._node.cases.of(task.study)
-        return min(task.deadline_s, case.study.file.rounds.deadline_s) if case else task.deadline_s
+        study = self._node.cases.study(task.study)
+        return min(task.deadline_s, study.file.rounds.deadline_s) if study else task.deadline_s
+
+    def _until(self, request: _Request) -> float:
+        """Return how long an answer is delivered: it is paid for, and the round may be extended."""
+        patience = self._node.settings.trainer.timeout_s
+        return max(request.deadline, self._node.monotonic() + patience)
 
     def _answered(self, request: _Request) -> tuple[Answered, bool]:
         """Return the answer and whether it was stored before."""
@@ -132,6 +156,8 @@ class Worker:
         reached("agent.gate-passed")
         if stored is not None:
             return stored, True
+        if task.phase == TRAIN and not node.settings.trainer.hours.admits(node.now()):
+            raise Refusal("outside-window", "no training begins at this hour")
         try:
             return self._train(request, approval), False
         finally:
@@ -166,6 +192,15 @@ class Worker:
         """
         self._ask_gate(task, 1.0, is_answered=True, is_begun=True)
 
+    def _still_awaited(self, task: Task) -> None:
+        """As `_still_allowed`, about an answer that is being sent.
+
+        Raises:
+            Refusal: ``superseded`` too.
+        """
+        self._current.require()
+        self._still_allowed(task)
+
     def _family(self, task: Task) -> str:
         """Return the cohort family that pays for a study."""
         with self._node.store.reading() as records:
@@ -175,6 +210,8 @@ class Worker:
     def _pad(self, request: _Request) -> None:
         """Wait until the time of the answer says little about the rows; a stop ends the wait."""
         node = self._node
+        if self._current.is_overtaken:  # when that was is the coordinator's doing
+            return
         now, bucket = node.monotonic(), node.settings.policy.completion_bucket_s
         at = release_at(now, arrived=request.arrived, deadline=request.deadline, bucket=bucket)
         node.stopping.wait(at - now)
@@ -193,40 +230,63 @@ class Worker:
                 _enforce(decide_study(replace(approval, units=loaded.units)))
                 if request.deadline <= node.monotonic():  # fetching and loading take their time
                     raise Refusal("deadline-passed", "the round's deadline is over")
-                sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
-                left = min(request.deadline - node.monotonic(), node.settings.trainer.timeout_s)
-                wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
-                update = node.trainer.train(wish, model, timeout_s=left)
+                update = self._pay_and_train(task, approval, model)
                 reached("agent.trained")
         except LarreyError as error:
             if error.code == "trainer-interrupted":  # the gate says by whom, in its own code
                 self._ask_gate(task, 1.0, is_answered=True)
+                self._current.require()
             raise
         finally:
             os.close(model)
         snapshot = snapshot_commitment(node.store.secret(), task.study, loaded.content)
         try:
-            with self._leaving(task, approval, update) as leaving:
-                reached("agent.checked")
-                return self._commit(task, approval, leaving, snapshot)
+            return self._release.release(
+                task,
+                approval,
+                update,
+                snapshot=snapshot,
+                require=lambda: self._still_allowed(task),
+            )
         finally:
             os.close(update)
 
+    def _pay_and_train(self, task: Task, approval: StudyCase, model: int) -> int:
+        """Reserve the round and return what the trainer makes of it.
+
+        Once it is paid for it is finished, whatever the deadline: a repetition then gets the
+        answer. Only a later round of the study, or a person, ends it.
+
+        Raises:
+            Refusal: ``superseded``; nothing is spent.
+        """
+        node = self._node
+        self._current.start_training()
+        try:
+            sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
+            wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
+            return node.trainer.train(wish, model, timeout_s=node.settings.trainer.timeout_s)
+        finally:
+            self._current.stop_training()
+
     def _download(self, request: _Request, layout: TensorLayout) -> int:
-        """Return the sealed model file; a cut transfer goes on where it was cut."""
-        download = Download(request.task.model, layout.nbytes)
+        """Return the model file, whole and checked; a cut transfer goes on where it was cut."""
+        task, node = request.task, self._node
 
         def attempt(_: int) -> int:
-            left = max(request.deadline - self._node.monotonic(), 0.001)
-            with self._node.exchange.about(*request.task.key[:3]):
-                self._node.exchange.fetch(download, timeout_s=left)
-            return download.seal()
+            self._current.require()
+            left = max(request.deadline - node.monotonic(), 0.001)
+            if not download.is_whole:
+                with node.exchange.about(*task.key[:3]):
+                    node.exchange.fetch(download, timeout_s=left, goes_on=self._is_awaited)
+                self._current.require()
+            return download.finish()
 
-        try:
-            return patiently(self._node, attempt, deadline=request.deadline)
-        except BaseException:
-            os.close(download.target)
-            raise
+        with self._models.begin(task.study, task.model, layout.nbytes) as download:
+            return patiently(node, attempt, deadline=request.deadline)
+
+    def _is_awaited(self) -> bool:
+        return not self._current.is_overtaken
 
     def _load(self, approval: StudyCase) -> Loaded:
         settings, study = self._node.settings, approval.study
@@ -255,86 +315,11 @@ class Worker:
             )  # fmt: skip
             reached("agent.reserving")
         reached("agent.reserved")
-        self._forget_settled()
+        self._unsettled.clear()
+        self._drop_answers(task)
         reached("agent.answers-dropped")
         self._show_budget(approval)
         return entry.seq
-
-    @contextmanager
-    def _leaving(self, task: Task, approval: StudyCase, update: int) -> Iterator[int]:
-        """Yield the checked file that may leave: an update, or metrics by the small-cell rule."""
-        study, warrant = approval.study, approval.warrant
-        if not is_sealed(update):
-            raise Refusal("update-malformed", "the update could still be changed")
-        layout, bound = (
-            phase_layout(study, task.phase),
-            norm_bound(study, self._node.site, task.phase),
-        )
-        check_update(update, layout, norm_bound=bound)
-        if task.phase == TRAIN:
-            yield update
-            return
-        permit = warrant.permit if warrant else None
-        threshold = max(approval.policy.small_cell, permit.rules.small_cell if permit else 0)
-        with under_small_cell_rule(update, layout, threshold) as told:
-            check_update(told, layout, norm_bound=bound)
-            yield told
-
-    def _commit(self, task: Task, approval: StudyCase, update: int, snapshot: str) -> Answered:
-        """Keep what leaves, sign for it, durably."""
-        study, store = approval.study, self._node.store
-        digest, size = self._outbox.spool(update)
-        reached("agent.update-spooled")
-        family, hold = family_of(store, approval.dataset), held(store, approval.dataset, task.study)
-        used = hold.rounds_used if hold else 0
-        epsilon = self._node.epsilons.at(study, used, ceiling=approval.facts.epsilon)
-        with self._outbox.dropped_if_refused(digest), store.transaction():
-            self._still_allowed(task)
-            if task.phase == TRAIN:
-                store.ledger.commit(
-                    family, task.study, task.round, task.model, digest,
-                    _stamp(self._node.now()),
-                )  # fmt: skip
-            store.audit(
-                "update-released" if task.phase == TRAIN else "metrics-released", self._node.site,
-                study=task.study, round=task.round, subject=digest,
-            )  # fmt: skip
-            draft = self._receipt(task, approval, (digest, size), epsilon)
-            receipt = sign(draft.model_copy(update={"snapshot": snapshot}), self._node.key)
-            answered = Answered(digest, size, receipt.to_bytes())
-            store.add_answer(task.key, answered)
-            reached("agent.answer-committing")
-        reached("agent.answer-committed")
-        self._node.anchors.publish()
-        if task.phase == TRAIN:
-            self._node.metrics.train_steps.inc(study.file.training.local_steps)
-        return answered
-
-    def _receipt(
-        self, task: Task, approval: StudyCase, update: tuple[str, int], epsilon: float
-    ) -> Receipt:
-        privacy, store = approval.study.file.privacy, self._node.store
-        account = store.ledger.account(family_of(store, approval.dataset))
-        return Receipt(
-            study=task.study,
-            site=self._node.site,
-            round=task.round,
-            phase=task.phase,
-            model_in=task.model,
-            update=update[0],
-            update_bytes=update[1],
-            epsilon=epsilon,
-            delta=privacy.delta if isinstance(privacy, DpSgd) else 0.0,
-            accountant="pld" if isinstance(privacy, DpSgd) else "none",
-            ledger_head=store.ledger_head,
-            audit_head=store.audit_head,
-            peer_head=task.peer_head,
-            permit=approval.consent.permit,
-            flags=receipt_flags(account) if account else (),
-            software=self._software,
-            actor=self._node.cases.standing(task.study).launched_key,
-            at=self._node.now(),
-        )
 
     def _refuse(self, request: _Request, error: LarreyError) -> None:
         """Record why there is no update and send the code."""
@@ -355,14 +340,15 @@ class Worker:
             )
         self._outbox.send_code(request.incoming, code)
 
-    def _forget_settled(self) -> None:
-        """Drop the blobs of rounds that are over: a later round was asked for."""
-        for key in self._unsettled:
+    def _drop_answers(self, task: Task) -> None:
+        """Drop the blobs of the study's rounds that are over: a later one was asked for."""
+        over = self._kept.pop(task.study, None)
+        if over is None:
             with self._node.store.reading() as records:
-                answered = records.answer(key)
-            if answered is not None:
-                self._outbox.drop(answered)
-        self._unsettled.clear()
+                over = records.answers(task.study)
+        for answered in over:
+            self._outbox.drop(answered)
+        self._kept[task.study] = []
 
     def _show_budget(self, approval: StudyCase) -> None:
         with self._node.store.reading():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from larrey_client.border import Border
 from larrey_client.egress_log import EgressLog
-from larrey_client.exchange import Download, Exchange, Tls
+from larrey_client.exchange import Exchange, Tls
+from larrey_client.model_spool import Download
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import TransportError
 from tests.client.node.conftest import Pki
@@ -40,11 +42,23 @@ def connect(peer: Peer, tls: Tls, tmp_path: Path) -> Iterator[Callable[[], Excha
     log.close()
 
 
+def fetch(exchange: Exchange, folder: Path) -> None:
+    """Fetch the blob once more from its beginning."""
+    path = folder / f"model-{threading.get_ident()}"
+    download = Download(path, DIGEST, len(BLOB))
+    try:
+        exchange.fetch(download, timeout_s=10)
+        os.close(download.finish())
+    finally:
+        download.close()
+        path.unlink(missing_ok=True)
+
+
 def calls(exchange: Exchange, blob: Path) -> list[Callable[[], object]]:
     """Return one call of each form: one to one, one to many, many to one, and the long poll."""
     return [
         exchange.studies,
-        lambda: exchange.fetch(Download(DIGEST, len(BLOB)), timeout_s=10),
+        lambda: fetch(exchange, blob.parent),
         lambda: exchange.store(DIGEST, blob, timeout_s=10, resume=True),
         lambda: exchange.take("1", 0),
     ]
