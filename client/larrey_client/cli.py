@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from larrey_client.commands import (
@@ -31,6 +32,7 @@ from larrey_client.commands import (
     study,
 )
 from larrey_client.commands.build import Build
+from larrey_client.commands.on_record import on_record
 from larrey_client.settings import load_settings
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.newfile import file_failed
@@ -65,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         settings = load_settings(options.config) if options.needs_settings else None
-        value = options.act(settings, options)
+        act = partial(options.act, settings, options)
+        if settings is not None and options.recorded:
+            value = on_record(settings, options.recorded, act, signer_in="by")
+        else:
+            value = act()
         if value is not None:
             sys.stdout.write((json.dumps(value) if options.json else options.tell(value)) + "\n")
             sys.stdout.flush()

@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from larrey_client.commands.build import Build, Json, read, table
+from larrey_client.commands.on_record import on_record
 from larrey_client.settings import SiteSettings
 
 __all__ = ["add"]
@@ -97,7 +98,7 @@ def _egress(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
     state = settings.site.state
     if options.payload:
-        return _payload(state, options.payload, options.out)
+        return on_record(settings, "egress", lambda: _payload(state, options.payload, options.out))
     asked = {"study": options.study, "since": options.since}
     return read(settings, "egress", lambda db: proofs.egress_view(db, state, asked), **asked)
 

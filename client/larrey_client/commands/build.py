@@ -11,8 +11,10 @@ import datetime as dt
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from larrey_client.commands.on_record import on_record
 from larrey_client.settings import SiteSettings
 from larrey_protocol.errors import TransportError
 
@@ -46,7 +48,14 @@ class Build:
         self._single: dict[str, argparse.ArgumentParser] = {}  # commands that have verbs, too
 
     def command(
-        self, words: str, text: str, act: Act, tell: Tell | None = None, *, example: str = ""
+        self,
+        words: str,
+        text: str,
+        act: Act,
+        tell: Tell | None = None,
+        *,
+        example: str = "",
+        is_direct: bool = False,
     ) -> argparse.ArgumentParser:
         """Add ``words`` ("status" or "study show"), and return its parser for arguments.
 
@@ -56,6 +65,8 @@ class Build:
             act: called with settings and options.
             tell: turns its value into text; `pairs` if none is given.
             example: arguments of the example in its help.
+            is_direct: it works on the state or the rows itself, whether a node runs or not, and
+                puts itself on the access log.
         """
         group, _, verb = words.rpartition(" ")
         where = self._group(group) if group else self._commands
@@ -69,6 +80,7 @@ class Build:
             parents=[self._common],
         )
         command.set_defaults(act=act, tell=tell or pairs, needs_settings=True)
+        command.set_defaults(recorded=words if is_direct else "")
         if not group:
             self._single[verb] = command
         return command
@@ -108,11 +120,12 @@ def read(
     except TransportError as error:
         if error.code != "agent-not-running":
             raise
-    connection = open_readonly(settings.site.state)
-    try:
-        return offline(connection)
-    finally:
-        connection.close()
+
+    def act() -> Json:
+        with closing(open_readonly(settings.site.state)) as connection:
+            return offline(connection)
+
+    return on_record(settings, command, act)
 
 
 def write(
@@ -129,11 +142,12 @@ def write(
     except TransportError as error:
         if error.code != "agent-not-running":
             raise
-    store = SiteStore.open(settings.site.state, time.time)
-    try:
-        return offline(store)
-    finally:
-        store.close()
+
+    def act() -> Json:
+        with closing(SiteStore.open(settings.site.state, time.time)) as store:
+            return offline(store)
+
+    return on_record(settings, command, act, signed=str(arguments.get("signed", "")))
 
 
 def pairs(value: Json) -> str:

@@ -14,13 +14,20 @@ __all__ = ["add"]
 
 def add(build: Build) -> None:
     """Add the commands."""
-    build.command("data list", "the datasets of site.toml and their last checks", _list, _tell_list)
+    build.command(
+        "data list",
+        "the datasets of site.toml and their last checks",
+        _list,
+        _tell_list,
+        is_direct=True,
+    )
     check = build.command(
         "data check",
         "whether a dataset meets a study's contract; nothing leaves",
         _check,
         _tell_check,
         example="heart",
+        is_direct=True,
     )
     check.add_argument("reference", metavar="STUDY", help="name or digest, or a contract.toml")
     check.add_argument("--dataset", help="which dataset, if this site has several")

@@ -14,7 +14,9 @@ __all__ = ["add"]
 def add(build: Build) -> None:
     """Add the command."""
     text = "ask the database for a dataset's rows and keep them as its snapshot"
-    command = build.command("data extract", text, _extract, _tell, example="warehouse")
+    command = build.command(
+        "data extract", text, _extract, _tell, example="warehouse", is_direct=True
+    )
     command.add_argument("dataset", help="name of a dataset whose source is a query")
 
 

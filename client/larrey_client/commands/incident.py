@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from larrey_client.commands.build import Build, Json, ask, read
+from larrey_client.commands.on_record import on_record
 from larrey_client.settings import SiteSettings
 
 __all__ = ["add"]
@@ -83,14 +84,15 @@ def _changed(settings: SiteSettings, command: str, asked: Json) -> Json:
     except TransportError as error:
         if error.code != "agent-not-running":
             raise
-    return proofs.change_offline(settings, command, asked)
+    return on_record(settings, command, lambda: proofs.change_offline(settings, command, asked))
 
 
 def _write(settings: SiteSettings, config: Path, number: int, out: Path) -> str:
     from larrey_client import proofs
 
     _require_new(out)
-    out.write_bytes(proofs.bundle(settings, config, number))
+    made = on_record(settings, "incident export", lambda: proofs.bundle(settings, config, number))
+    out.write_bytes(made)
     return str(out)
 
 

@@ -22,20 +22,20 @@ def add(build: Build) -> None:
     ledger.add_argument("--csv", action="store_true", help="print one line a round, as CSV")
     adopt = build.command(
         "ledger adopt", "take what a lost tail of the ledger spent as spent", _adopt,
-        example="--key dpo.key",
+        example="--key dpo.key", is_direct=True,
     )  # fmt: skip
     adopt.add_argument(
         "--anchor", type=Path, help="file of anchors, one a line (default: those known here)"
     )
     split = build.command(
         "ledger split", "give a dataset of a family a budget of its own", _split,
-        example="heart --into heart-trial --key dpo.key",
+        example="heart --into heart-trial --key dpo.key", is_direct=True,
     )  # fmt: skip
     split.add_argument("dataset", help="name in site.toml")
     split.add_argument("--into", required=True, help="name of the new family")
     reset = build.command(
         "ledger reset", "free a whole budget again; shown in every later receipt", _reset,
-        example="heart --key dpo.key",
+        example="heart --key dpo.key", is_direct=True,
     )  # fmt: skip
     reset.add_argument("family", help="name of the family")
     for command in (adopt, split, reset):

@@ -30,6 +30,7 @@ def add(build: Build) -> None:
         _add,
         _tell,
         example="--file objections.txt",
+        is_direct=True,
     )
     undone = build.command(
         "opposition withdraw",
@@ -37,6 +38,7 @@ def add(build: Build) -> None:
         _withdraw,
         _tell,
         example="--file withdrawn.txt",
+        is_direct=True,
     )
     for command in (made, undone):
         command.add_argument("identifiers", nargs="*", metavar="ID", help="as in the unit column")
@@ -46,9 +48,13 @@ def add(build: Build) -> None:
         command.add_argument(
             "--valid-from", type=_day, metavar="DAY", help="first day, YYYY-MM-DD (default: today)"
         )
-    build.command("opposition count", "how many patients object", _count)
+    build.command("opposition count", "how many patients object", _count, is_direct=True)
     check = build.command(
-        "opposition check", "whether a patient objects", _check, example="--file one.txt"
+        "opposition check",
+        "whether a patient objects",
+        _check,
+        example="--file one.txt",
+        is_direct=True,
     )
     check.add_argument("identifiers", nargs="*", metavar="ID", help="as in the unit column")
     check.add_argument("--file", type=Path, help="one identifier a line; - for standard input")

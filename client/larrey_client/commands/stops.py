@@ -8,14 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from larrey_client.commands.build import Build, Json, ask
+from larrey_client.commands.build import Build, Json, ask, write
 from larrey_client.commands.signer import add_key, load_signer
 from larrey_client.settings import SiteSettings
-from larrey_protocol.errors import TransportError
 
 if TYPE_CHECKING:
     from larrey_client.store import SiteStore
@@ -67,7 +64,7 @@ def _stop(settings: SiteSettings, verb: str, study: str) -> Json:
     def offline(store: SiteStore) -> Json:
         return stop(store, "halt" if verb == "halt" else "pause", study, account())
 
-    done = _either(settings, verb, offline, study=study)
+    done = write(settings, verb, offline, study=study)
     again = " ".join(f"larrey-site resume {study} --key KEY".split())
     sys.stderr.write(f"undo it: {again}\n")
     return done
@@ -82,14 +79,14 @@ def _resume(settings: SiteSettings, options: argparse.Namespace) -> Json:
         subject = store.records.find(options.study).study.digest if options.study else ""
         return {"site": settings.site.name, "subject": subject, "after": store.audit_head}
 
-    terms = _either(settings, "stop terms", offline_terms, study=options.study)
+    terms = write(settings, "stop terms", offline_terms, study=options.study)
     text = _signed_order(settings, options, "resume", terms)
 
     def offline(store: SiteStore) -> Json:
         people = read_dossier(store.records, settings.consortium.key).people
         return resume(store, Signed.from_bytes(text.encode()), people, site=settings.site.name)
 
-    return _either(settings, "resume", offline, signed=text)
+    return write(settings, "resume", offline, signed=text)
 
 
 def _close(settings: SiteSettings, options: argparse.Namespace) -> Json:
@@ -113,18 +110,3 @@ def _signed_order(
         {**terms, "verb": verb, "person": signer.person.name, "at": time.time()}
     )
     return sign(order, signer.key).to_bytes().decode()
-
-
-def _either(
-    settings: SiteSettings, command: str, offline: Callable[[SiteStore], Json], **arguments: Json
-) -> Json:
-    """Ask the running node, or write into its state where none runs."""
-    from larrey_client.store import SiteStore
-
-    try:
-        return ask(settings, command, **arguments)
-    except TransportError as error:
-        if error.code != "agent-not-running":
-            raise
-    with closing(SiteStore.open(settings.site.state, time.time)) as store:
-        return offline(store)
