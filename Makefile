@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary
+	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary chaos-kills
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench-rand: $(READY) ## price of privacy and of federation, RAND health insuranc
 	$(PY) -m bench.rand
 bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
 	$(PY) -m bench.boundary
+
+chaos-kills: $(READY) ## SIGKILL at every named point of a round; figures into OUT=runs/chaos
+	$(PY) tests/chaos kills --out $(or $(OUT),runs/chaos)
 
 UV := .venv/bin/uv pip compile pyproject.toml --override requirements/without-torch.txt --universal \
 	--python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet

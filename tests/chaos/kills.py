@@ -63,7 +63,7 @@ def study_of(name: str, kind: Kind, rounds: int) -> Study:
         hidden = [768, 800]  # more than one part of a transfer, several blocks of a sum
     else:
         training |= {"local_steps": 2, "learning_rate": 0.1}
-        privacy = {"mechanism": "dp-sgd", "epsilon": 7.0, "delta": 1e-5, "clip": 1.0}
+        privacy = {"mechanism": "dp-sgd", "epsilon": 2.0, "delta": 1e-5, "clip": 1.0}
         privacy |= {"noise_multiplier": 60.0, "sampling_rate": 1.0}
         hidden = [768, 800]
     return make_study(

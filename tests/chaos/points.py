@@ -13,7 +13,8 @@ from typing import Literal
 PROCESSES = ("coordinator", "aggregator", "agent", "trainer")
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("protocol", "privacy", "strategies", "client", "server")
-_LABEL = re.compile(r"\breached\(\"([^\"]+)\"\)")
+_CALL = re.compile(r"\breached\(([^)]*)\)")
+_HOME = _ROOT / "protocol" / "larrey_protocol" / "waypoints.py"
 _MOST_TIMES = 3
 
 
@@ -51,9 +52,10 @@ def points() -> tuple[Point, ...]:
 
 
 def labels_in_source() -> list[str]:
-    """Return every label in the product's source, as often as it is there."""
+    """Return the label of every call in the product's source; another argument as it is written."""
     files = [path for package in _PACKAGES for path in sorted((_ROOT / package).rglob("*.py"))]
-    return [label for path in files for label in _LABEL.findall(path.read_text())]
+    calls = [call for path in files if path != _HOME for call in _CALL.findall(path.read_text())]
+    return [call.strip('"') for call in calls]
 
 
 def sample(listed: Sequence[Point], most: int, chance: random.Random) -> tuple[Point, ...]:
