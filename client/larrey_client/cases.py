@@ -94,6 +94,14 @@ class Cases:
         except IntegrityError as error:
             return replace(ground, altered=str(error)), None
 
+    def study(self, digest: str) -> Study | None:
+        """Return a proposed study, verified again; None where `of` has no case."""
+        try:
+            case = None if self.dossier.altered else self._case(digest)
+        except IntegrityError:
+            return None
+        return case.study if case else None
+
     def _with_app(self, case: StudyCase | None) -> StudyCase | None:
         """Return the case with the digest of a listed app's source as it is at this moment."""
         rule = self._settings.app(case.study.file.training.app or "") if case else None

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 
 from larrey_client.anchors import MAX_ANCHOR, Anchored, open_anchor
 from larrey_client.store import SiteStore
+from larrey_protocol.decisions import Anchor
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.roster import Seat
-from larrey_protocol.signed import Signed
+from larrey_protocol.signed import Signed, open_signed
 
 __all__ = ["keep_own", "keep_witnessed", "kept_own", "witnessed"]
 
@@ -67,12 +68,14 @@ def _of_a_seat(data: bytes, known: dict[str, str]) -> Anchored | None:
     if len(data) > MAX_ANCHOR:
         return None
     try:
-        signer = Signed.from_bytes(data).signer
-        anchored = open_anchor(data, signer)
+        signed = Signed.from_bytes(data)
+        if signed.signer not in known:
+            return None
+        anchored = Anchored(signed, open_signed(signed, Anchor, signed.signer))
     except IntegrityError as error:
         logger.debug("an anchor was passed over code=%s", error.code)
         return None
-    return anchored if known.get(signer) == anchored.anchor.site else None
+    return anchored if known[signed.signer] == anchored.anchor.site else None
 
 
 def _keep(store: SiteStore, found: Mapping[str, Anchored], *, at_once: bool = True) -> int:

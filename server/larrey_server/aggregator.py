@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
 from larrey_protocol.tensors import TensorLayout
 from larrey_server.aggregation import Averaging, to_json
@@ -27,6 +29,8 @@ __all__ = ["Aggregator", "Averaging", "Outcome", "patience"]
 
 logger = logging.getLogger(__name__)
 _START_S = 60.0  # a new worker's imports on a busy machine, and one slow fsync
+_LONGEST_WAIT_S = 60.0  # at once; poll(2) takes no more than 24 days
+_BLOCK_BYTES = 1 << 16
 _MOST_VECTORS = 4  # that a strategy keeps; each is read and written
 _SLOWEST_BYTES_PER_S = 4 << 20  # far below any disk that a coordinator should run on
 
@@ -119,7 +123,7 @@ class Aggregator:
     def _ask(self, request: _Request) -> Outcome:
         """Return the worker's answer, of a second worker if the first dies or hangs."""
         for _ in range(2):
-            answer = _timed_exchange(self._worker, request.line, self._limit_s(request.nbytes))
+            answer = _exchange(self._worker, request.line, self._limit_s(request.nbytes))
             with self._swap:
                 if self._stopping.is_set():
                     return Outcome("aggregator-stopped")
@@ -136,38 +140,54 @@ class Aggregator:
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    worker = subprocess.Popen(
         [sys.executable, "-m", "larrey_server.aggregation", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
+    os.set_blocking(_pipes(worker)[0].fileno(), False)
+    return worker
 
 
-def _timed_exchange(worker: subprocess.Popen[bytes], line: bytes, limit_s: float) -> bytes:
-    """Return as `_exchange`; a worker that takes too long is killed."""
-    alarm = threading.Timer(limit_s, worker.kill)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        return _exchange(worker, line)
-    finally:
-        alarm.cancel()
+def _exchange(worker: subprocess.Popen[bytes], line: bytes, limit_s: float) -> bytes:
+    """Return the answer to one request, empty if the worker is gone.
 
-
-def _exchange(worker: subprocess.Popen[bytes], line: bytes) -> bytes:
-    """Return the answer to one request, empty if the worker is gone."""
-    if worker.stdin is None or worker.stdout is None:
-        raise ValueError("the worker was started with pipes")
-    if worker.stdin.closed:  # reaped, and no new one could be started
+    One that takes too long to read or to answer is killed.
+    """
+    stdin, stdout = _pipes(worker)
+    if stdin.closed:  # reaped, and no new one could be started
         return b""
+    end, unsent, answer = time.monotonic() + limit_s, memoryview(line), b""
     try:
-        worker.stdin.write(line)
-        worker.stdin.flush()
-        answer = worker.stdout.readline()
+        while unsent and _is_ready(stdin, select.POLLOUT, end):
+            unsent = unsent[os.write(stdin.fileno(), unsent) :]
     except BrokenPipeError:
         return b""
-    return answer if answer.endswith(b"\n") else b""
+    while not answer.endswith(b"\n"):
+        is_hung = not _is_ready(stdout, select.POLLIN, end)
+        block = b"" if is_hung else os.read(stdout.fileno(), _BLOCK_BYTES)
+        if not block:
+            worker.kill()
+            return b""
+        answer += block
+    return answer
+
+
+def _is_ready(pipe: IO[bytes], event: int, end: float) -> bool:
+    """Return whether a pipe is ready, or its other end gone, before the time is over."""
+    ready = select.poll()
+    ready.register(pipe, event)
+    while (left := end - time.monotonic()) > 0:
+        if ready.poll(1000 * min(left, _LONGEST_WAIT_S)):
+            return True
+    return False
+
+
+def _pipes(worker: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if worker.stdin is None or worker.stdout is None:
+        raise ValueError("the worker was started with pipes")
+    return worker.stdin, worker.stdout
 
 
 def _reap(worker: subprocess.Popen[bytes]) -> None:

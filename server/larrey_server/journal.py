@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from larrey_protocol.audit import AuditRecord, append_record, verify_chain
+from larrey_protocol.audit import AuditRecord, append_record, table_of, verify_chain
 from larrey_protocol.errors import Refusal, UsageError
 from larrey_server import anchors
 from larrey_server.members import MemberRow
@@ -359,7 +359,7 @@ class Journal:
     def _chain(self, record: AuditRecord) -> AuditRecord:
         """Add a record behind the last one, inside the present transaction."""
         placed = append_record(self._last, record)
-        values = tuple(asdict(placed).values())
+        values = tuple(table_of(placed).values())
         self._connection.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         self._last = placed
         return placed

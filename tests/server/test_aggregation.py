@@ -227,6 +227,19 @@ def test_a_worker_that_hangs_is_killed_and_the_request_done_by_another(tmp_path:
     process.stop()
 
 
+def test_a_worker_that_does_not_even_read_a_long_request_is_killed_too(tmp_path: Path) -> None:
+    limits = iter([0.3])
+    process = Aggregator.start(limit_s=lambda _: next(limits, 30.0))
+    layout = TensorLayout(tuple((f"{i}.weight", (1,)) for i in range(10_000)))  # more than a pipe
+    (tmp_path / "update").write_bytes(pack(layout, np.ones(layout.size, np.float32)))
+    hung = process.pid
+    os.kill(hung, signal.SIGSTOP)
+    found = ask(lambda done: process.check(tmp_path / "update", layout, 500.0, done))
+    assert (found.code, found.norm) == ("", pytest.approx(100.0))
+    assert process.pid != hung
+    process.stop()
+
+
 def test_a_request_that_hangs_every_worker_is_answered_with_a_code(tmp_path: Path) -> None:
     process = Aggregator.start(limit_s=lambda _: 0.3)
     os.mkfifo(tmp_path / "update")  # opening it waits for a writer that never comes
