@@ -95,7 +95,7 @@ def _confirm(study: str) -> None:
 
 
 def _tell(parsed: argparse.Namespace, facts: Facts, said: str) -> int:
-    from larrey_server.cli_watch import describe
+    from larrey_server.cli_status import describe
 
     sys.stdout.write((json.dumps(facts) if parsed.json else describe(facts)) + "\n")
     sys.stderr.write(f"{said}\n")

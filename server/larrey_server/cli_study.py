@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from larrey_server import cli_orders, cli_versions
+from larrey_server import cli_certificate, cli_on_call, cli_orders, cli_versions
 from larrey_server.cli_build import (
     STUDY,
     Subparsers,
@@ -23,7 +22,6 @@ from larrey_server.cli_build import (
 )
 
 if TYPE_CHECKING:
-    from larrey_protocol.signed import Certificate
     from larrey_protocol.study import Study
 
 __all__ = ["command"]
@@ -75,16 +73,10 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     model.add_argument("study", help=STUDY)
     model.add_argument("--round", type=int, default=-1, help="0 is the start, -1 the latest")
     model.add_argument("--out", type=Path, required=True, help="new file", metavar="FILE")
-    certificate = online(
-        verbs,
-        "certificate",
-        "print who contributed to an ended study",
-        _certificate,
-        "larrey study certificate heart",
-    )
-    certificate.add_argument("study", help=STUDY)
+    cli_certificate.add(verbs)
     cli_versions.add(verbs)
     cli_orders.add(verbs)
+    cli_on_call.add(verbs)
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -151,7 +143,7 @@ def _require_one(study: Study, present: Sequence[dict[str, Any]], file: Path) ->
 
 
 def _launch(parsed: argparse.Namespace) -> int:
-    from larrey_server.cli_watch import describe
+    from larrey_server.cli_status import describe
 
     with open_operator(parsed) as operator:
         facts = operator.launch(parsed.study)
@@ -174,7 +166,7 @@ def _list(parsed: argparse.Namespace) -> int:
 
 
 def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
-    from larrey_server.cli_watch import stopped
+    from larrey_server.cli_status import stopped
 
     answers = ("approved", "refused", *(() if facts["outcome"] else ("outdated", "silent")))
     return (
@@ -200,56 +192,4 @@ def _model(parsed: argparse.Namespace) -> int:
     with open_operator(parsed) as operator:
         size = operator.model(parsed.study, parsed.round, parsed.out)
     print_facts({"file": str(parsed.out), "bytes": size}, as_json=parsed.json)
-    return 0
-
-
-def _tell_certificate(certificate: Certificate) -> None:
-    """Print how a study ended, then a line a round with what became of each site's work."""
-    ended = dt.datetime.fromtimestamp(certificate.ended_at, dt.UTC)
-    spent: dict[str, float] = {}
-    flags: dict[str, dict[str, None]] = {}
-    cells: dict[int, dict[str, str]] = {}
-    for cell in certificate.matrix:
-        code = f" ({cell.code})" if cell.code else ""
-        cells.setdefault(cell.round, {})[cell.site] = cell.outcome + code
-        spent[cell.site] = max(cell.epsilon, spent.get(cell.site, 0.0))
-        flags.setdefault(cell.site, {}).update(dict.fromkeys(cell.flags))
-    facts = {
-        "study": certificate.name,
-        "digest": certificate.study,
-        "outcome": certificate.outcome,
-        "reason": certificate.reason,
-        "rounds": f"{certificate.rounds_applied} of {certificate.rounds_planned} applied",
-        "ended": f"{ended:%Y-%m-%d %H:%M} UTC",
-        "model": certificate.model,
-        "audit_head": certificate.audit_head,
-    }
-    print_facts(facts, as_json=False)
-    sites = certificate.sites
-    rows = [[number, *(row.get(site, "") for site in sites)] for number, row in cells.items()]
-    if any(spent.values()):
-        rows.append(["epsilon", *(f"{spent[site]:.3g}" if site in spent else "" for site in sites)])
-    if any(flags.values()):
-        rows.append(["budget", *(", ".join(flags.get(site, ())) for site in sites)])
-    sys.stdout.write("\n" if rows else "")
-    print_table(("ROUND", *sites), rows)
-
-
-def _certificate(parsed: argparse.Namespace) -> int:
-    from larrey_protocol.keys import fingerprint
-    from larrey_protocol.signed import Certificate
-
-    with open_operator(parsed) as operator:
-        signed = operator.certificate(parsed.study)
-        deletions = operator.find(parsed.study)["deletions"]
-    if parsed.json:
-        sys.stdout.write(signed.to_bytes().decode() + "\n")
-        return 0
-    _tell_certificate(Certificate.model_validate_json(signed.document))
-    sys.stderr.write(
-        "epsilon: per patient at that site, add/remove neighbours, PLD, at the study's delta\n"
-        f"signed by {fingerprint(signed.signer)}; --json prints it with its signature\n"
-    )
-    for entry in deletions:
-        sys.stderr.write(f"{entry['by']} deleted what it kept and signed a receipt\n")
     return 0

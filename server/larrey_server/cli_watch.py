@@ -6,10 +6,12 @@ import datetime as dt
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["describe", "follow", "lines", "stopped"]
+from larrey_server.cli_status import clock, describe, missing, stopped
+
+__all__ = ["follow", "lines"]
 
 Facts = dict[str, Any]  # Any: JSON
 
@@ -68,39 +70,50 @@ def lines(events: Iterable[Facts]) -> Iterator[str]:
 
 def _said(event: Facts) -> str:
     """Return the line of an event outside of the table, empty for one that is told by none."""
-    match event.get("event", ""):
-        case "":
-            return describe(event)
-        case "pause-ordered" | "halt-ordered" | "resume-ordered" as kind:
-            return _BY_ORDER[kind] + _who(event.get("by", ""), event.get("code", ""))
-        case "site-stopped":
-            return f"{event['site']} takes no further part: {event['code']}"
-        case "study-stalled":
-            return f"stalled ({event['code']}): see the coordinator's log, then start it again"
-        case "study-ended":
-            return "  ".join(filter(None, ("ended", event["outcome"], event["reason"])))
-        case _:
-            return ""
+    say = _SAID.get(event.get("event", ""))
+    return say(event) if say is not None else ""
 
 
-def describe(status: Facts) -> str:
-    """Return one line about a study's status."""
-    parts = [str(status.get("state", ""))]
-    if status.get("round"):
-        parts.append(f"round {status['round']}/{status['rounds']}")
-    parts += [str(status[name]) for name in ("outcome", "reason") if status.get(name)]
-    parts.append(stopped(status))
-    parts += [f"{site['site']}:{site['state']}" for site in status.get("sites", ())]
-    return "  ".join(part for part in parts if part)
+def _gathering(event: Facts) -> str:
+    status = event["status"]
+    waits = "; ".join(missing(status)) or "all are there"
+    return f"round {event['round']} waits for {status['quorum']} sites: {waits}"
 
 
-def stopped(status: Facts) -> str:
-    """Return who stopped a study, why and when, empty while nobody did."""
-    if not status.get("stop"):
-        return ""
-    at = dt.datetime.fromtimestamp(status["stop_on"] or 0.0, dt.UTC)
-    who = _who(status["stop_by"], status.get("stop_code", ""))
-    return f"{status['stop']} ordered{who} on {at:%Y-%m-%d %H:%M}"
+def _paused(event: Facts) -> str:
+    status = event["status"]
+    if not status.get("next_step"):
+        return "paused"
+    return f"{stopped(status)}; next: {status['next_step']}"
+
+
+def _window(event: Facts) -> str:
+    site, sites = event["site"], event["status"]["sites"]
+    opens = next((one.get("opens_at") for one in sites if one["site"] == site), None)
+    if opens is None:
+        return f"{site} is inside its training window"
+    return f"{site} waits for its training window until {clock(opens)}"
+
+
+def _ordered(event: Facts) -> str:
+    return _BY_ORDER[event["event"]] + _who(event.get("by", ""), event.get("code", ""))
+
+
+def _excluded(event: Facts) -> str:
+    return f"{event['site']} is excluded{_who(event.get('by', ''), event['reason'])}"
+
+
+def _included(event: Facts) -> str:
+    return f"{event['site']} takes part again{_who(event.get('by', ''), '')}"
+
+
+def _extended(event: Facts) -> str:
+    by = _who(event.get("by", ""), "")
+    return f"the open round has {event['seconds']:.0f} seconds more{by}"
+
+
+def _late(event: Facts) -> str:
+    return f"{event['site']} answered round {event['round']} too late; that is not applied"
 
 
 def _who(by: str, code: str) -> str:
@@ -135,3 +148,26 @@ def _round(event: Facts, began: float | None) -> str:
         f"{max(spent):.4g}" if spent else "-",
         ", ".join(remarks),
     ).rstrip()
+
+
+_SAID: Mapping[str, Callable[[Facts], str]] = {
+    "": describe,
+    "answer-late": _late,
+    "halt-ordered": _ordered,
+    "pause-ordered": _ordered,
+    "resume-ordered": _ordered,
+    "round-extended": _extended,
+    "round-gathering": _gathering,
+    "site-excluded": _excluded,
+    "site-included": _included,
+    "site-joined": lambda event: f"{event['site']} takes part from the next round on",
+    "site-stopped": lambda event: f"{event['site']} takes no further part: {event['code']}",
+    "site-window": _window,
+    "study-ended": lambda event: "  ".join(
+        filter(None, ("ended", event["outcome"], event["reason"]))
+    ),
+    "study-paused": _paused,
+    "study-stalled": lambda event: (
+        f"stalled ({event['code']}): see the coordinator's log, then start it again"
+    ),
+}

@@ -6,6 +6,7 @@ the newest order that took effect, and the orders after it are given again.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from larrey_server.orders import OrderBook, Present, require_sensible
 from larrey_server.studies import Answers
 
 if TYPE_CHECKING:
+    from larrey_server.conductor import Conductor
     from larrey_server.coordinator import Coordinator
 
 __all__ = ["Commander"]
@@ -121,10 +123,34 @@ class Commander:
         """Start a study, without the sites that went or took their word back meanwhile."""
         self._coordinator.start(row, sites, number)
         conductor = self._coordinator.conductor(row.digest)
-        current = self._coordinator.book.answers(row.digest)
+        if conductor is not None:
+            self._stop_without_approval(conductor, row.digest, sites)
+
+    def join_late(self, digest: str) -> None:
+        """Let the sites whose approval counts by now take part in a running study.
+
+        From its next round on. A site that was withdrawn, or took its word back, stays out; one
+        whose membership ended comes back when it is a member again and its approval counts anew.
+        """
+        conductor, book = self._coordinator.conductor(digest), self._coordinator.book
+        given = [one.order for one in self.orders.of(digest)]
+        if conductor is None or all(order.verb != "launch" for order in given):
+            return
+        withdrawn = {order.subject for order in given if order.verb == "withdraw"}
+        late = _may_join(conductor.status()) & set(book.answers(digest).approved) - withdrawn
+        for site in late:
+            join = functools.partial(conductor.site_joined, site)
+            self._coordinator.presence.introduce(conductor, (site,), join)
+        if late:
+            self._stop_without_approval(conductor, digest, late)
+
+    def _stop_without_approval(
+        self, conductor: Conductor, digest: str, sites: Collection[str]
+    ) -> None:
+        """Stop the sites that went or took their word back while they were let in."""
+        current = self._coordinator.book.answers(digest)
         for site in set(sites) - set(current.approved):
-            if conductor is not None:
-                conductor.site_stopped(site, current.refused.get(site, "membership-ended"))
+            conductor.site_stopped(site, current.refused.get(site, "membership-ended"))
 
     def close_due(self) -> None:
         """Delete what closed studies, and those whose retention is over, leave here."""
@@ -156,6 +182,7 @@ class Commander:
                     "number": o.number,
                     "verb": o.verb,
                     "subject": o.subject,
+                    "reason": o.reason,
                     "by": o.person,
                     "at": o.at,
                 }
@@ -189,7 +216,7 @@ class Commander:
         book = self._coordinator.book
         if order.verb == "launch":
             self._launchable(book.find(order.study), key, present)
-        elif order.verb == "resume":
+        elif order.verb == "resume" or (order.verb == "retry" and present.status == "paused"):
             book.require_resumable(order.study)
             self._require_quorum(book.find(order.study), self._taking_part(order.study))
         elif order.verb == "release":
@@ -206,6 +233,10 @@ class Commander:
             sites=study.file.site_names,
             model=str(status["model"]) if row.state == "ended" and status["applied"] else "",
             given=self.orders.of(digest),
+            status=str(status["state"]),
+            stop_code=str(status["stop_code"]),
+            excluded=_sites_that_are(status, "excluded"),
+            out=_sites_that_are(status, "declined"),
         )
 
     def _launchable(self, row: StudyRow, key: str, present: Present) -> tuple[str, ...]:
@@ -242,28 +273,54 @@ class Commander:
 
     def _taking_part(self, digest: str) -> set[str]:
         """Return the sites that a launched study still asks."""
-        told = self._coordinator.progress(self._coordinator.book.study(digest))["sites"]
-        return {one["site"] for one in told if one["state"] not in {"not-joined", "declined"}}
+        status = self._coordinator.progress(self._coordinator.book.study(digest))
+        out = _sites_that_are(status, "not-joined", "declined", "excluded")
+        return {one["site"] for one in status["sites"]} - set(out)
 
     def _carry_out(self, order: Order, key: str) -> None:
         coordinator, study = self._coordinator, order.study
         logger.info("order study=%s verb=%s by=%s", short(study), order.verb, order.person)
         row, conductor = coordinator.book.find(study), coordinator.conductor(study)
-        if order.verb == "launch":
-            sites = self._launchable(row, key, self._present(study))
-            self.start(row, sites, order.number)
-        elif order.verb == "withdraw" and conductor is not None:
-            conductor.site_stopped(order.subject, "site-withdrawn", order.number)
-        elif order.verb in {"pause", "halt", "resume", "close"}:
-            if conductor is None and row.state == "proposed":
-                conductor = coordinator.begin(coordinator.book.study(study))
-            if conductor is not None:
-                conductor.order(order.verb, order.number, by=order.person, on=order.at)
+        match order.verb:
+            case "launch":
+                sites = self._launchable(row, key, self._present(study))
+                self.start(row, sites, order.number)
+            case "release":
+                pass
+            case "withdraw" if conductor is not None:
+                conductor.site_stopped(order.subject, "site-withdrawn", order.number)
+            case "withdraw":
+                pass
+            case verb:
+                if conductor is None and row.state == "proposed":
+                    conductor = coordinator.begin(coordinator.book.study(study))
+                if conductor is not None:
+                    conductor.order(
+                        verb,
+                        order.number,
+                        by=order.person,
+                        on=order.at,
+                        subject=order.subject,
+                        reason=order.reason,
+                    )
 
     def _tell(self, study: str) -> None:
         sites = self._coordinator.book.study(study).file.site_names
         self._coordinator.book.changed(sites)
         self._coordinator.wake(sites)
+
+
+def _sites_that_are(status: Facts, *states: str) -> tuple[str, ...]:
+    return tuple(one["site"] for one in status["sites"] if one["state"] in states)
+
+
+def _may_join(status: Facts) -> set[str]:
+    """Return the sites that are out of a study for no reason that lasts."""
+    return {
+        one["site"]
+        for one in status["sites"]
+        if one["state"] in {"not-joined", "excluded"} or one["code"] == "membership-ended"
+    }
 
 
 def _others(answers: Answers) -> str:

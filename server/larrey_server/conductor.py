@@ -26,13 +26,16 @@ from larrey_server.round_values import (
     Ordered,
     Resumed,
     SiteDown,
+    SiteJoined,
     SiteStopped,
     SiteUp,
+    SiteWindow,
     TaskKey,
     Ticked,
 )
 from larrey_server.spool import Spool
-from larrey_server.study_run import Arrived, Message, StudyRun, Surroundings
+from larrey_server.study_messages import Arrived, Late, Message, Surroundings
+from larrey_server.study_run import StudyRun
 
 __all__ = ["Conductor"]
 
@@ -54,9 +57,11 @@ class Conductor:
         clock: Callable[[], float],  # monotonic seconds; deadlines are measured with it
         publish: Callable[[dict[str, Any]], None],  # Any: JSON
         signer: SigningKey,
+        wall: Callable[[], float] = time.time,  # seconds since 1970
     ) -> None:
         self._study = study
         self._clock = clock
+        self._wall = wall
         self._publish = publish
         self._inbox: queue.SimpleQueue[Message | threading.Event | None] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -70,6 +75,7 @@ class Conductor:
             signer=signer,
             studies=spool.folder.parent / "studies",
             clock=clock,
+            wall=wall,
         )
         self._run = StudyRun(study, around, self._inbox.put)
         self._thread = threading.Thread(target=self._loop, name=f"study-{study.name}", daemon=True)
@@ -128,13 +134,26 @@ class Conductor:
         self._begin()
 
     def reply(
-        self, site: str, task_key: TaskKey, *, update: str, receipt: Signed | None, code: str
+        self,
+        site: str,
+        task_key: TaskKey,
+        *,
+        update: str,
+        receipt: Signed | None,
+        code: str,
+        transfer_s: float = 0.0,
     ) -> None:
         """Take a site's answer: an update that lies in the spool with its receipt, or a code.
 
-        The receipt's signature is the caller's to check.
+        The receipt's signature is the caller's to check; ``transfer_s`` is how many of the seconds
+        since the site was asked went into moving bytes.
         """
-        self._inbox.put(Arrived(self._clock(), site, task_key, update, receipt, code))
+        now = self._clock()
+        self._inbox.put(Arrived(now, site, task_key, update, receipt, code, transfer_s))
+
+    def late(self, site: str, task_key: TaskKey) -> None:
+        """Say that a site answers a request that was taken back; it counts no more."""
+        self._inbox.put(Late(self._clock(), site, task_key))
 
     def site_up(self, site: str) -> None:
         """Say that a site is connected; saying it again changes nothing."""
@@ -143,6 +162,16 @@ class Conductor:
     def site_down(self, site: str) -> None:
         """Say that a site's connection ended; saying it again changes nothing."""
         self._inbox.put(SiteDown(self._clock(), site))
+
+    def site_joined(self, site: str) -> None:
+        """Say that an invited site approved after the launch; saying it again changes nothing."""
+        self._inbox.put(SiteJoined(self._clock(), site))
+
+    def site_window(self, site: str, opens_at: float) -> None:
+        """Say when a site's next training window opens, in seconds since 1970; 0: it is open."""
+        now = self._clock()
+        later = max(0.0, opens_at - self._wall()) if opens_at else 0.0
+        self._inbox.put(SiteWindow(now, site, now + later if later else 0.0))
 
     def site_stopped(self, site: str, code: str, number: int = 0) -> None:
         """Say that a site is out for good: it revoked, or order ``number`` withdrew it."""

@@ -46,6 +46,7 @@ from larrey_server.settings import CoordinatorSettings
 from larrey_server.site_presence import SitePresence
 from larrey_server.spool import Spool
 from larrey_server.studies import StudyBook
+from larrey_server.tally import count
 from larrey_server.watching import describe
 
 __all__ = ["Coordinator", "Facts"]
@@ -106,6 +107,7 @@ class Coordinator:
         """Make room for a site that became a member."""
         self.engine.add_site(site, public_key(self.registry.sites[site].transport_key))
         self.book.changed([site])
+        self._join_late()
 
     def _dismissed(self, site: str) -> None:
         """Address a site no more whose membership ended."""
@@ -127,6 +129,7 @@ class Coordinator:
                 for site in self.book.study(row.digest).file.site_names:
                     if site not in self.registry.sites:
                         conductor.site_stopped(site, "membership-ended")
+                self.commander.join_late(row.digest)
                 logger.info("study resumed study=%s", short(row.digest))
             self.commander.catch_up(row)
         self.commander.close_due()
@@ -153,6 +156,7 @@ class Coordinator:
         self.book.changed(sites)
         self.wake(tuple(sites))
         self._halt_lapsed()
+        self._join_late()
         return permit
 
     def take_roster(self, signed: Signed) -> None:
@@ -166,6 +170,7 @@ class Coordinator:
             self.book.changed(sites)
             self.wake(sites)
             self._halt_lapsed()
+            self._join_late()
 
     def command(self, signed: Signed) -> Facts:
         """Carry out a person's signed order; see `Commander.command`."""
@@ -200,17 +205,34 @@ class Coordinator:
 
     def answered(self, errand: Errand, update: str, receipt: Signed | None, code: str) -> None:
         """Carry a site's answer to the study's conductor."""
+        study = errand.courier.study.name
         if update:
-            self.metrics.update_received(errand.courier.study.name, errand.site)
+            self.metrics.update_received(study, errand.site)
+            seconds = time.monotonic() - errand.since
+            self.metrics.task_ended(study, errand.site, errand.task.phase, seconds)
         conductor = self.conductor(errand.task.study)
         if conductor is not None:
-            conductor.reply(errand.site, errand.task.key, update=update, receipt=receipt, code=code)
+            conductor.reply(
+                errand.site,
+                errand.task.key,
+                update=update,
+                receipt=receipt,
+                code=code,
+                transfer_s=errand.transfer_s,
+            )
+
+    def late(self, errand: Errand) -> None:
+        """Tell the study's conductor that a site's update comes after its round was over."""
+        conductor = self.conductor(errand.task.study)
+        if conductor is not None:
+            conductor.late(errand.site, errand.task.key)
 
     def decided(self, site: str, answer: Answer) -> None:
         """Act on a site's decision, which is on record, and tell whoever watches the study."""
         conductor = self.conductor(answer.study)
         if answer.decision == "revoked" and conductor is not None:
             conductor.site_stopped(site, "approval-revoked")
+        self.commander.join_late(answer.study)
         self.feed.publish(answer.study, self.status(self.book.find(answer.study)))
         self.engine.bell(site).ring()
 
@@ -281,6 +303,10 @@ class Coordinator:
             if reason is not None:
                 self.halt(digest, reason[0])
 
+    def _join_late(self) -> None:
+        for digest in tuple(self._running):
+            self.commander.join_late(digest)
+
     def begin(self, study: Study) -> Conductor:
         """Return a new conductor of a study, which waits for its first message."""
         courier = self.dispatch.courier(study)
@@ -300,25 +326,9 @@ class Coordinator:
 
     def _publish(self, study: Study, event: Facts) -> None:
         self.feed.publish(study.digest, event)
-        self._count(study.name, event)
+        count(self.metrics, study.name, event)
         if event["event"] == "study-ended":
             self._ended(study)
-
-    def _count(self, study: str, event: Facts) -> None:
-        match event["event"]:
-            case "round-opened":
-                self.metrics.round_began(study, event["round"])
-            case "round-applied":
-                self.metrics.round_ended(study, "completed")
-            case "round-not-applied":
-                is_halted = event["status"]["stop"] == "halt"
-                self.metrics.round_ended(study, "halted" if is_halted else "no_quorum")
-            case "pause-ordered" | "halt-ordered" | "resume-ordered":
-                self.metrics.study_stopped(study, event["status"]["stop"])
-            case "site-answered" if event["code"]:
-                self.metrics.update_rejected(study, event["site"], event["code"])
-            case "study-ended":
-                self.metrics.study_ended(study, event["outcome"])
 
     def _ended(self, study: Study) -> None:
         with self._lock:
@@ -344,8 +354,9 @@ class Coordinator:
 
     def _count_study(self, study: Study) -> None:
         file = study.file
+        rules, rounds = file.rounds, file.training.rounds
         self.metrics.study_known(
-            study.name, file.site_names, file.rounds.quorum, file.training.rounds
+            study.name, file.site_names, rules.quorum, rounds, deadline_s=rules.deadline_s
         )
 
     def wake(self, sites: tuple[str, ...]) -> None:

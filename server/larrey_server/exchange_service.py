@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import grpc
@@ -103,7 +103,7 @@ class ExchangeService(stubs.ExchangeServicer):
         site = self._gatekeeper.site_of(context)
         self._presence.heard(site)
         try:
-            self._dispatch.claim_upload(site, request.digest, request.total_bytes)
+            self._claim(site, request.digest, request.total_bytes)
             return self._have(site, request.digest, request.total_bytes)
         except LarreyError as error:
             context.abort(_status(error), error.code)
@@ -116,7 +116,7 @@ class ExchangeService(stubs.ExchangeServicer):
         self._presence.heard(site)
         try:
             begun, first = time.monotonic(), next(request_iterator)
-            self._dispatch.claim_upload(site, first.digest, first.total_bytes)
+            self._claim(site, first.digest, first.total_bytes)
             try:
                 if not self._spool.complete(first.digest):
                     self._receive(site, first, request_iterator)
@@ -140,6 +140,8 @@ class ExchangeService(stubs.ExchangeServicer):
         message_id = envelope.messages_list[0].metadata.reply_to_message_id
         errand = self._dispatch.find(site, message_id)
         if errand is None:
+            if request.receipt:  # a code that comes late says nothing
+                self._note_late(site, lambda missed: missed.message_id == message_id)
             return wire.GiveReply(accepted=False, code="not-expected")
         update, receipt, code, fault = "", None, "", ""
         try:
@@ -194,6 +196,25 @@ class ExchangeService(stubs.ExchangeServicer):
         except IntegrityError as error:
             self._coordinator.metrics.auth_failure("bad_signature")
             logger.warning("site=%s sent no anchor of its own code=%s", site, error.code)
+
+    def _claim(self, site: str, digest: str, total_bytes: int) -> None:
+        """Let a site upload an update, and note where it comes too late.
+
+        Raises:
+            Refusal, IntegrityError: as `Dispatch.claim_upload`.
+        """
+        try:
+            self._dispatch.claim_upload(site, digest, total_bytes)
+        except Refusal:
+            self._note_late(
+                site, lambda missed: missed.courier.update_bytes(missed.task.phase) == total_bytes
+            )
+            raise
+
+    def _note_late(self, site: str, fits: Callable[[Errand], bool]) -> None:
+        missed = self._dispatch.missed(site, fits)
+        if missed is not None:
+            self._coordinator.late(missed)
 
     def _have(self, site: str, digest: str, total_bytes: int) -> wire.OfferReply:
         if self._spool.complete(digest):

@@ -19,9 +19,10 @@ __all__ = ["Metrics"]
 
 _AUTH_REASONS = ("unknown_key", "not_member", "bad_signature", "bad_invitation")
 _MAX_REASONS = 64  # sites choose them; a time series each is for ever
-_ROUND_OUTCOMES = ("completed", "no_quorum", "halted")
+_ROUND_OUTCOMES = ("completed", "no_quorum", "halted", "retried")
 _STOPS = ("pause", "halt")
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
+_TASK_BUCKETS_S = (1, 10, 60, 300, 900, 3600, 14400, 43200)
 _ROUND_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200)
 
 
@@ -66,7 +67,9 @@ class Metrics:
 
         return record
 
-    def study_known(self, study: str, sites: Sequence[str], quorum: int, rounds: int) -> None:
+    def study_known(
+        self, study: str, sites: Sequence[str], quorum: int, rounds: int, deadline_s: float
+    ) -> None:
         """Create all children of a study."""
         with self._lock:
             self._studies[study] = tuple(sites)
@@ -76,13 +79,19 @@ class Metrics:
         self._quorum.labels(study).set(quorum)
         self._enrolled.labels(study).set(len(sites))
         self._available.labels(study)
+        self._deadline.labels(study).set(deadline_s)
+        self._round_start.labels(study)
+        self._last_round.labels(study)
         self._round_seconds.labels(study)
+        self.study_waits(study, is_gathering=False, excluded=0)
         self.study_stopped(study, "")
         for outcome in _ROUND_OUTCOMES:
             self._rounds.labels(study, outcome)
         for site in sites:
             self._received.labels(study, site)
             self._last_seen.labels(study, site)
+            self._late.labels(study, site)
+            self._window.labels(site)
 
     def byte_counter(self, site: str) -> Callable[[float], None]:
         """Return what counts the bytes of messages that arrived from a site."""
@@ -101,6 +110,23 @@ class Metrics:
         for study, sites in studies.items():
             self._available.labels(study).set(len(set(sites) & set(up)))
 
+    def site_window(self, site: str, opens_at: float) -> None:
+        """Set when a site's next training window opens, seconds since 1970; 0 inside one."""
+        self._window.labels(site).set(opens_at)
+
+    def study_waits(self, study: str, *, is_gathering: bool, excluded: int) -> None:
+        """Set whether a round waits for sites to begin, and how many sites persons left out."""
+        self._gathering.labels(study).set(is_gathering)
+        self._excluded.labels(study).set(excluded)
+
+    def update_late(self, study: str, site: str) -> None:
+        """Count an answer that came after its round was over."""
+        self._late.labels(study, site).inc()
+
+    def task_ended(self, study: str, site: str, kind: str, seconds: float) -> None:
+        """Note how long a site took to answer, transfers included."""
+        self._task_seconds.labels(study, site, kind).observe(seconds)
+
     def update_received(self, study: str, site: str) -> None:
         """Count an update that arrived completely."""
         self._received.labels(study, site).inc()
@@ -117,11 +143,14 @@ class Metrics:
         """Set the round in progress; 0 when the study is not running."""
         self._number.labels(study).set(number)
         self._active.labels(study).set(1 if number else 0)
+        self._round_start.labels(study).set(time.time() if number else 0)
         self._began[study] = time.monotonic()
 
     def round_ended(self, study: str, outcome: str) -> None:
-        """Count a round by how it ended: completed, no_quorum or halted."""
+        """Count an attempt of a round by how it ended: completed, no_quorum, halted or retried."""
         now = time.monotonic()
+        if outcome == "completed":
+            self._last_round.labels(study).set(time.time())
         self._rounds.labels(study, outcome).inc()
         self._round_seconds.labels(study).observe(now - self._began.get(study, now))
 
@@ -135,6 +164,7 @@ class Metrics:
         self._runs.labels(study, outcome.lower()).inc()
         self.round_began(study, 0)
         self.study_stopped(study, "")
+        self.study_waits(study, is_gathering=False, excluded=0)
 
     def certificate_expires(self, role: str, at: float) -> None:
         """Set when a TLS certificate of ours ends, seconds since 1970."""
@@ -169,7 +199,17 @@ class Metrics:
         self._number = self._gauge("larrey_round_number", "Round in progress, 0 if none", one)
         self._planned = self._gauge("larrey_rounds_planned", "Rounds the study is to do", one)
         self._quorum = self._gauge("larrey_quorum_required", "Least sites for a round", one)
-        self._rounds = self._counter("larrey_rounds", "Rounds ended", ["study", "outcome"])
+        self._rounds = self._counter(
+            "larrey_rounds", "Attempts of rounds that ended", ["study", "outcome"]
+        )
+        waits = "1 while a round waits for sites to begin"
+        self._gathering = self._gauge("larrey_run_gathering", waits, one)
+        name = "larrey_round_start_timestamp_seconds"
+        self._round_start = self._gauge(name, "When the round in progress began, 0 if none", one)
+        name = "larrey_round_last_completed_timestamp_seconds"
+        self._last_round = self._gauge(name, "When a round was last applied, 0 if none", one)
+        name = "larrey_round_deadline_seconds"
+        self._deadline = self._gauge(name, "The most that a round may take", one)
         self._round_seconds = Histogram(
             "larrey_round_duration_seconds",
             "Wall time of ended rounds",
@@ -182,9 +222,23 @@ class Metrics:
         both = ["study", "site"]
         self._enrolled = self._gauge("larrey_sites_enrolled", "Sites of the study", both[:1])
         self._available = self._gauge("larrey_sites_available", "Sites that are there", both[:1])
+        text = "Sites that a person left out until further notice"
+        self._excluded = self._gauge("larrey_sites_excluded", text, both[:1])
+        name = "larrey_coordinator_site_window_opens_timestamp_seconds"
+        text = "When the site's next training window opens, 0 inside one"
+        self._window = self._gauge(name, text, both[1:])
         name = "larrey_coordinator_site_last_seen_timestamp_seconds"
         self._last_seen = self._gauge(name, "Last authenticated contact", both)
         self._received = self._counter("larrey_updates_received", "Updates received", both)
+        text = "Answers that came after their round was over"
+        self._late = self._counter("larrey_updates_late", text, both)
+        self._task_seconds = Histogram(
+            "larrey_coordinator_site_task_duration_seconds",
+            "From the request to the answer, transfers included",
+            [*both, "kind"],
+            buckets=_TASK_BUCKETS_S,
+            registry=self.registry,
+        )
         text = "Bytes of requests received from a site"
         self._received_bytes = self._counter("larrey_received_bytes", text, ["site"])
         reasons = [*both, "reason"]

@@ -24,6 +24,7 @@ from larrey_protocol.keys import read_private
 from larrey_protocol.newfile import require_new
 from larrey_protocol.signed import Proposal, Signed, open_signed, sign
 from larrey_protocol.study import Study
+from larrey_protocol.tomlfile import validate
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.settings import OperatorSettings, split_address
@@ -85,7 +86,7 @@ class Operator:
         """Order the start of a study with the sites that approved it, and return its status."""
         return self.command(study, "launch")
 
-    def command(self, study: str, verb: str, subject: str = "") -> Facts:
+    def command(self, study: str, verb: str, subject: str = "", reason: str = "") -> Facts:
         """Sign the next order about a study, send it, and return the study's status.
 
         Its number follows the last one that the coordinator has on record, ``order`` in a study's
@@ -94,22 +95,27 @@ class Operator:
         Args:
             study: digest, its first twelve digits, or name.
             verb: one of `larrey_protocol.decisions.Order`.
-            subject: the site withdrawn, the digest of the model released.
+            subject: a site, the digest of the model released, seconds, as the verb has it.
+            reason: in the person's words, for the record; up to 200 characters.
 
         Raises:
-            UsageError: ``no-signing-key``, or as `load_person_key`.
+            UsageError: ``no-signing-key``, as `load_person_key`, or ``invalid-file`` for a subject
+                or reason that is too long.
             Refusal: ``unknown-study``, ``role-not-allowed`` and what the verb's own rules say.
         """
         facts = self.find(study)
-        order = Order.model_validate(
+        order = validate(
             {
                 "study": facts["digest"],
                 "number": int(facts.get("order", 0)) + 1,
                 "verb": verb,
                 "subject": subject,
+                "reason": reason,
                 "person": self.signer.name,
                 "at": time.time(),
-            }
+            },
+            Order,
+            "the order",
         )
         request = wire.CommandRequest(order=sign(order, self.signer.key).to_bytes())
         with self._answered():

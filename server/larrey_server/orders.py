@@ -20,6 +20,7 @@ from larrey_protocol.orders import open_order
 from larrey_protocol.roster import Roster
 from larrey_protocol.signed import Signed, open_signed
 from larrey_server.journal import DocumentRow, Journal
+from larrey_server.on_call import ON_CALL, require_on_call
 
 __all__ = ["Given", "OrderBook", "Present", "require_sensible"]
 
@@ -43,6 +44,10 @@ class Present:
         sites: invited.
         model: digest of the final model of an ended study, empty without one.
         given: the study's orders so far.
+        status: of its rounds, as `larrey_server.round_values.State` has it.
+        stop_code: why it stands without an order.
+        excluded: sites that an order excluded.
+        out: sites that take no further part for good.
     """
 
     name: str
@@ -51,6 +56,10 @@ class Present:
     sites: tuple[str, ...]
     model: str
     given: tuple[Given, ...]
+    status: str = ""
+    stop_code: str = ""
+    excluded: tuple[str, ...] = ()
+    out: tuple[str, ...] = ()
 
     def has(self, verb: str) -> bool:
         """Return whether such an order was given."""
@@ -128,8 +137,8 @@ def require_sensible(order: Order, key: str, present: Present) -> None:
 
     Raises:
         Refusal: ``already-launched``, ``already-closed``, ``already-withdrawn``, ``not-invited``,
-            ``study-not-running``, ``nothing-to-resume``, ``study-not-ended``, ``wrong-model`` or
-            ``duties-not-separate``.
+            ``study-not-running``, ``nothing-to-resume``, ``study-not-ended``, ``wrong-model``,
+            ``duties-not-separate``, or as `require_on_call`.
     """
     if present.has("close"):
         raise Refusal("already-closed", f"study {present.name} was closed; that is final")
@@ -151,6 +160,8 @@ def require_sensible(order: Order, key: str, present: Present) -> None:
             _require_site(order.subject, present)
         case "release":
             _require_releasable(order, key, present)
+        case _ if order.verb in ON_CALL:
+            require_on_call(order, present)
         case _:
             pass
 

@@ -6,7 +6,8 @@ import pytest
 
 from larrey_protocol.signed import Certificate, Contribution
 from larrey_server.cli_build import print_facts, print_table
-from larrey_server.cli_study import _row, _tell_certificate
+from larrey_server.cli_certificate import tell
+from larrey_server.cli_study import _row
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -53,7 +54,7 @@ def test_a_certificate_is_a_line_a_round_with_each_site_s_part_and_epsilon(
         audit_head="1:" + DIGEST,
         ended_at=0.0,
     )
-    _tell_certificate(certificate)
+    tell(certificate)
     facts, _, table = capsys.readouterr().out.partition("\n\n")
     assert "1 of 6 applied" in facts
     assert "1970-01-01 00:00 UTC" in facts
@@ -62,7 +63,7 @@ def test_a_certificate_is_a_line_a_round_with_each_site_s_part_and_epsilon(
         ["1", "contributed", "contributed"],
         ["2", "contributed", "refused (approval-revoked)"],
         ["epsilon", "0.5", "0.25"],
-        ["budget", "unbounded"],
+        ["budget", "unbounded", "-"],
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from larrey_server.cli import main
-from larrey_server.cli_watch import describe, follow, lines
+from larrey_server.cli_status import describe
+from larrey_server.cli_watch import follow, lines
 
 Facts = dict[str, Any]
 

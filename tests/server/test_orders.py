@@ -126,6 +126,8 @@ def test_a_halt_survives_a_restart_until_a_person_resumes(folder: Folder, tmp_pa
             assert (
                 b'larrey_run_stopped{stop="halt",study="tiny"} 0.0' in second.hub.metrics.expose()
             )
+            with second.site("beta") as beta:  # the quorum has to be there
+                listed(beta)
             assert alpha.work().fields["attempt"] == 2
     finally:
         second.hub.stop()

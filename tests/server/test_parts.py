@@ -139,7 +139,7 @@ def read(port: int, path: str) -> tuple[int, bytes]:
 
 def test_probes_and_metrics_are_served_and_nothing_else() -> None:
     ready, metrics = [False], Metrics()
-    metrics.study_known("heart", ["alpha"], quorum=1, rounds=3)
+    metrics.study_known("heart", ["alpha"], quorum=1, rounds=3, deadline_s=60.0)
     probes = Probes("127.0.0.1:0", expose=metrics.expose, is_ready=lambda: ready[0])
     try:
         assert read(probes.port, "/livez")[0] == 200
@@ -156,6 +156,11 @@ def test_probes_and_metrics_are_served_and_nothing_else() -> None:
         'larrey_round_number{study="heart"} 0.0',
         'larrey_rounds_total{outcome="completed",study="heart"} 0.0',
         'larrey_sites_available{study="heart"} 0.0',
+        'larrey_sites_excluded{study="heart"} 0.0',
+        'larrey_run_gathering{study="heart"} 0.0',
+        'larrey_round_deadline_seconds{study="heart"} 60.0',
+        'larrey_updates_late_total{site="alpha",study="heart"} 0.0',
+        'larrey_coordinator_site_window_opens_timestamp_seconds{site="alpha"} 0.0',
         'larrey_updates_received_total{site="alpha",study="heart"} 0.0',
         'larrey_auth_failures_total{reason="unknown_key"} 0.0',
         'larrey_coordinator_site_last_seen_timestamp_seconds{site="alpha",study="heart"} 0.0',

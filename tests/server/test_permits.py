@@ -230,8 +230,11 @@ def test_a_site_that_takes_its_approval_back_is_not_asked_again(federation: Fede
         assert alpha.approve(digest, "revoked").recorded
         with federation.site("beta") as beta:
             beta.answer(beta.work(), study())
-        until(lambda: operator.find(digest)["outcome"] == "FAILED")  # two sites, quorum two
-        assert operator.find(digest)["refused"] == {"alpha": "approval-revoked"}
+        until(lambda: operator.find(digest)["state"] == "paused")  # two sites, quorum two
+        facts = operator.find(digest)
+        assert (facts["stop_code"], facts["applied"]) == ("too-few-sites", 0)
+        assert facts["refused"] == {"alpha": "approval-revoked"}
+        operator.command(digest, "close")
         certificate = json.loads(operator.certificate(digest).document)
     codes = {cell["site"]: cell["code"] for cell in certificate["matrix"]}
     assert codes["alpha"] == "approval-revoked"

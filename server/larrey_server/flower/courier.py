@@ -148,6 +148,7 @@ class Dispatch:
         self._errands: dict[tuple[str, str], Errand] = {}  # by site and study digest
         # Uploads of withdrawn tasks, with the phase and model they answer; one a site and study.
         self._begun: dict[tuple[str, str], tuple[tuple[str, str], str]] = {}
+        self._missed: dict[tuple[str, str], Errand] = {}  # the last that each site let pass
 
     def courier(self, study: Study) -> StudyCourier:
         """Return a courier in a new Flower run."""
@@ -172,6 +173,7 @@ class Dispatch:
             errand = self._errands.get((site, courier.study.digest))
             if errand is not None and errand.task.key == task.key:
                 self._withdraw((site, courier.study.digest))
+                self._missed[site, courier.study.digest] = errand
 
     def forget(self, courier: StudyCourier) -> None:
         """Withdraw all tasks of a study and abandon their uploads."""
@@ -180,6 +182,8 @@ class Dispatch:
                 self._withdraw(key)
             for key in [k for k in self._begun if k[1] == courier.study.digest]:
                 self._abandon(self._begun.pop(key)[1])
+            for key in [k for k in self._missed if k[1] == courier.study.digest]:
+                del self._missed[key]
 
     def renew(self, courier: StudyCourier) -> None:
         """Queue a study's open tasks anew, because Flower ended its run.
@@ -222,6 +226,12 @@ class Dispatch:
                 return False
             del self._errands[key]
             return True
+
+    def missed(self, site: str, fits: Callable[[Errand], bool]) -> Errand | None:
+        """Return the one withdrawn task to which an answer comes too late; each is told once."""
+        with self._lock:
+            found = [k for k, e in self._missed.items() if k[0] == site and fits(e)]
+            return self._missed.pop(found[0]) if len(found) == 1 else None
 
     def is_offered(self, site: str, digest: str) -> bool:
         """Return whether a blob is the model of a task of this site."""
