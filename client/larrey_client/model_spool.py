@@ -45,7 +45,7 @@ class Download:
         with disk_errors():
             if path.exists():  # to be hashed like any other beginning
                 path.replace(self._part)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._part, flags, 0o600)
         if os.fstat(self._descriptor).st_size > size:
             os.ftruncate(self._descriptor, 0)

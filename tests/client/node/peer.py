@@ -101,6 +101,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     answers: list[bytes] = field(default_factory=list)
     told: list[bytes] = field(default_factory=list)
     takes: int = 0
+    opens_at: float = 0.0  # as the last poll said
     cuts: int = 0  # how many transfers to break off in the middle
     supersedes: int = 0  # how many uploads to end because the same bytes come from elsewhere
     fetch_offsets: list[int] = field(default_factory=list)
@@ -183,6 +184,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
 
     def Take(self, request: wire.TakeRequest, context: grpc.ServicerContext) -> wire.TakeReply:
         self.takes += 1
+        self.opens_at = request.opens_at
         context.add_callback(self._wake)
         with self._changed:
             self._changed.wait_for(
