@@ -25,10 +25,11 @@ def build(study: Study) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     sizes = list(pairwise(layer_sizes(study)))
     for i, (inputs, outputs) in enumerate(sizes):
-        # By way of "meta", so that torch's global random generator stays untouched.
-        layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
-        for parameter in layer.parameters():
-            nn.init.zeros_(parameter)
+        # By way of "meta", so that torch's global random generator stays untouched; `to_empty`
+        # would import sympy, half a second of every trainer's start.
+        layer = nn.Linear(inputs, outputs, device="meta")
+        layer.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        layer.bias = nn.Parameter(torch.zeros(outputs))
         parts[str(i)] = layer
         if i < len(sizes) - 1:
             parts[f"relu{i}"] = nn.ReLU()
