@@ -88,9 +88,30 @@ def test_the_claim_of_the_keys_is_made_once_and_outlives_the_release(site):
         assert names == {"r-state"}
 
 
+def test_further_memberships_join_after_the_first_each_with_its_own_invitation(site):
+    rendered = site("memberships")
+    containers = rendered.pod["initContainers"]
+    assert [one["name"] for one in containers] == ["join", "join-north"]  # east joined before
+    volumes = {item["name"]: item.get("secret", {}) for item in rendered.pod["volumes"]}
+    found = []
+    for one in containers:
+        *_, script, invitation, fingerprint = one["command"]
+        (line,) = [line for line in script.splitlines() if line.startswith("larrey-site ")]
+        words = line.replace('"$0"', invitation).replace('"$1"', fingerprint).split()
+        options = build_parser().parse_args(words[1:])
+        (mount,) = [m for m in one["volumeMounts"] if m["mountPath"].endswith("/join")]
+        secret = volumes[mount["name"]]["secretName"]
+        found.append((options.membership, options.fingerprint, secret, script.split()[-1]))
+    assert found == [
+        ("", "BCDE-FGHI-JKLM-NOPQ-RSTU", "site-invite", "joined"),
+        ("north", "ABCD-EFGH-IJKL-MNOP-QRST", "north-invite", "joined-north"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("memberships", "logs statefulset/r -c join-north"),
         ("minimal", "NOT RENEWED"),
         ("join", "logs statefulset/r -c join"),
         ("hospital", "Its keys lie in the claim site-keys"),

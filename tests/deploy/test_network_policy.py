@@ -44,6 +44,12 @@ def test_a_site_reaches_each_database_and_log_collector_that_the_values_name_onc
     assert others == [_way("10.9.8.7/32", 6514), _way("10.2.3.4/32", 5432)]
 
 
+def test_a_site_reaches_the_coordinator_of_each_membership(site):
+    _, *coordinators = site("memberships").the("NetworkPolicy")["spec"]["egress"]
+    places = ["192.0.2.10/32", "198.51.100.7/32", "203.0.113.9/32"]
+    assert coordinators == [_way(place, 443) for place in places]
+
+
 def test_a_site_behind_a_proxy_reaches_the_proxy_and_not_the_coordinator(site):
     rendered = site("proxy")
     assert rendered.the("NetworkPolicy")["spec"]["egress"][1:] == [_way("10.1.2.3/32", 3128)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from larrey_client.settings import SiteSettings, load_settings
-from larrey_client.site_files import site_toml
+from larrey_client.site_files import add_membership, site_toml
 from larrey_client.sources_settings import ImageSource, SqlSource
 from larrey_protocol.errors import FileError
 from larrey_protocol.tomlfile import parse_toml
@@ -62,6 +62,8 @@ def test_every_file_of_a_site_lies_in_a_mount(site_case, tmp_path):
     identity = settings.identity
     files = [identity.certificate, identity.key, identity.signing_key]
     files += [settings.coordinator.authority, settings.site.state / "here"]
+    for one in settings.memberships:
+        files += [one.identity.certificate, one.identity.key, one.coordinator.authority]
     files += [settings.witness.file] if settings.witness.file else []
     for dataset in settings.datasets:
         files += [value for _, value in iter(dataset.origin) if isinstance(value, Path)]
@@ -138,6 +140,40 @@ def test_the_node_finds_its_keys_where_joining_puts_them(site, tmp_path):
     assert settings.identity.model_dump() == {
         name: home / path for name, path in iter(expected.identity)
     }
+
+
+def test_each_membership_s_keys_lie_where_joining_puts_them(site, tmp_path):
+    home = tmp_path / "node"
+    home.mkdir()
+    made = home / "site.toml"
+    made.write_text(site_toml(made, "site-a", "federation.example:443", (KEY, "F"), []))
+    add_membership(made, "north", "north.example:443", ("ed25519:" + "B" * 43, "F"))
+    (expected,) = load_settings(made).memberships
+    found, other = _load(site("memberships"), tmp_path).memberships
+    names = {"authority": expected.coordinator.authority, **dict(expected.identity)}
+    there = {"authority": found.coordinator.authority, **dict(found.identity)}
+    claim = Path("/var/lib/larrey-node")
+    assert there == {name: claim / path.relative_to(home) for name, path in names.items()}
+    assert (found.name, found.coordinator.address) == ("north", "north.example:443")
+    assert (other.name, other.consortium.key) == ("east", "ed25519:" + "C" * 42 + "A")
+    assert _load(site("memberships"), tmp_path).identity == _load(site("join"), tmp_path).identity
+
+
+def test_a_membership_s_keys_in_a_secret_are_mounted_apart(site, tmp_path):
+    rendered = site("memberships-secret")
+    (north,) = _load(rendered, tmp_path).memberships
+    mounts = {m["name"]: m for m in rendered.container["volumeMounts"]}
+    assert mounts["identity-north"]["readOnly"] is True
+    place = Path(mounts["identity-north"]["mountPath"])
+    assert north.identity.certificate == place / "tls.crt"
+    assert north.identity.key == place / "tls.key"
+    assert north.coordinator.authority == place / "ca.crt"
+    volumes = {item["name"]: item.get("secret") for item in rendered.pod["volumes"]}
+    assert volumes["identity-north"] == {"secretName": "north-identity", "defaultMode": 0o440}
+
+
+def test_one_membership_is_written_as_before(site):
+    assert "memberships" not in site("minimal").the("ConfigMap")["data"]["site.toml"]
 
 
 def test_the_authority_of_the_coordinator_may_come_apart_from_the_identity(site, tmp_path):

@@ -89,7 +89,23 @@ HOSPITAL = [  # of a value that its minimal installation does not have
     ("witness.syslog=", "needs both witness.syslog and its addresses"),
     ("ca.existingSecret=authority", "ca.existingSecret goes with identity.existingSecret"),
 ]
+WEST = (
+    "memberships[2].name=west,memberships[2].coordinator.address=west.example:443,"
+    f"memberships[2].consortium.key=ed25519:{'D' * 43}"
+)
+MEMBERSHIPS = [
+    ("memberships[0].name=first", "cannot be called 'first'"),
+    ("memberships[0].name=north-", "cannot be called 'north-'"),
+    ("memberships[0].consortium=null", "memberships.0"),
+    ("memberships[0].consortium.key=x", "memberships.0.consortium.key"),
+    ("memberships[0].ledger=own", "ledger"),
+    (WEST, "membership 'west' could reach no coordinator"),
+    ("memberships[0].coordinator.endpoints[0].cidr=0.0.0.0/0", "coordinator.endpoints.0.cidr"),
+    ("memberships[0].identity.existingSecret=keys", "in a claim joining makes the keys"),
+    ("memberships[0].join.fingerprint=", "needs both join.existingSecret and join.fingerprint"),
+]
 REFUSED = [
+    *(("larrey-site", "memberships", *row) for row in MEMBERSHIPS),
     *(("larrey-coordinator", "minimal", *row) for row in BOTH + COORDINATOR),
     *(("larrey-site", "minimal", *row) for row in BOTH + SITE),
     *(("larrey-site", "hospital", *row) for row in HOSPITAL),

@@ -20,7 +20,16 @@ site.toml as the values say it, with the paths of the pod. What the chart writes
 {{- if .Values.witness.existingClaim -}}
 {{- $_ := set $witness "file" (printf "/var/lib/larrey-witness/%s" .Values.witness.file) -}}
 {{- end -}}
-{{- toToml (dict
+{{- $memberships := list -}}
+{{- range .Values.memberships -}}
+{{- $place := ternary (printf "/run/secrets/larrey/memberships/%s" .name) (printf "%s/%s" $home .name) (not (not $secret)) -}}
+{{- $memberships = append $memberships (dict
+  "name" .name
+  "coordinator" (dict "address" .coordinator.address "authority" (printf "%s/ca.crt" $place))
+  "identity" (dict "certificate" (printf "%s/%s" $place (index $names 0)) "key" (printf "%s/%s" $place (index $names 1)))
+  "consortium" .consortium) -}}
+{{- end -}}
+{{- $settings := dict
   "site" (dict "name" .Values.site.id "state" "/var/lib/larrey" "metrics" "0.0.0.0:9464")
   "coordinator" (dict "address" .Values.coordinator.address "authority" (printf "%s/ca.crt" $authority))
   "identity" (dict
@@ -32,7 +41,11 @@ site.toml as the values say it, with the paths of the pod. What the chart writes
   "witness" $witness
   "datasets" $datasets
   "people" .Values.people
-  "policy" .Values.policy) -}}
+  "policy" .Values.policy -}}
+{{- if $memberships -}}
+{{- $_ := set $settings "memberships" $memberships -}}
+{{- end -}}
+{{- toToml $settings -}}
 {{- end }}
 
 {{/* One [[datasets]] entry: a query lies beside site.toml, its connection string in a mounted Secret. */}}
@@ -95,6 +108,23 @@ site.toml as the values say it, with the paths of the pod. What the chart writes
 {{- end -}}
 {{- if and .Values.ca.existingSecret (not $secret) -}}
 {{- fail "ca.existingSecret goes with identity.existingSecret: in a claim the node keeps the authority itself" -}}
+{{- end -}}
+{{- range .Values.memberships -}}
+{{- if or (eq .name "first") (hasSuffix "-" .name) -}}
+{{- fail (printf "a membership cannot be called '%s': 'first' is the coordinator's own, and a name ends in a letter or digit" .name) -}}
+{{- end -}}
+{{- if ne (not $secret) (not (.identity).existingSecret) -}}
+{{- fail (printf "membership '%s': its identity.existingSecret goes with identity.existingSecret; in a claim joining makes the keys" .name) -}}
+{{- end -}}
+{{- if and $secret (.join).existingSecret -}}
+{{- fail (printf "membership '%s': join makes keys in a claim: leave identity.existingSecret empty" .name) -}}
+{{- end -}}
+{{- if ne (not (.join).existingSecret) (not (.join).fingerprint) -}}
+{{- fail (printf "membership '%s': joining needs both join.existingSecret and join.fingerprint" .name) -}}
+{{- end -}}
+{{- if not (or .coordinator.endpoints $.Values.proxy.endpoints) -}}
+{{- fail (printf "membership '%s' could reach no coordinator: set its coordinator.endpoints" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- if ne (not .Values.witness.syslog) (not .Values.witness.endpoints) -}}
 {{- fail "a log collector needs both witness.syslog and its addresses, witness.endpoints" -}}

@@ -51,6 +51,9 @@
 {{- if not $ways -}}
 {{- fail "the node could reach no coordinator: set coordinator.endpoints or proxy.endpoints, each as [{cidr: 192.0.2.10/32, port: 443}]" -}}
 {{- end -}}
+{{- range .Values.memberships -}}
+{{- $ways = concat $ways (default list .coordinator.endpoints) -}}
+{{- end -}}
 {{- $ways = concat $ways (default list .Values.witness.endpoints) -}}
 {{- range (include "larrey.queries" . | fromYaml).items -}}
 {{- $ways = concat $ways .source.endpoints -}}
@@ -75,10 +78,15 @@
 
 {{/*
 Before the node starts: join with an invitation that this claim has not seen. Only a joining that
-succeeded is remembered; one that was cut is repeated with the same keys.
+succeeded is remembered; one that was cut is repeated with the same keys. Takes `root`, the release,
+`join`, and `name` of a further membership, which joins after the first one; empty for that.
 */}}
 {{- define "larrey.join" -}}
-- name: join
+{{- $suffix := ternary (printf "-%s" .name) "" (not (not .name)) -}}
+{{- $option := ternary (printf " --membership %s" .name) "" (not (not .name)) -}}
+{{- $join := .join -}}
+{{- with .root -}}
+- name: join{{ $suffix }}
   image: {{ include "larrey.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command:
@@ -86,11 +94,11 @@ succeeded is remembered; one that was cut is repeated with the same keys.
     - -euc
     - |
       cd /var/lib/larrey-node
-      sha256sum --check --status joined 2>/dev/null && exit 0
-      larrey-site join "$0" --dir /var/lib/larrey-node --fingerprint "$1"
-      sha256sum "$0" > joined
+      sha256sum --check --status joined{{ $suffix }} 2>/dev/null && exit 0
+      larrey-site join "$0" --dir /var/lib/larrey-node --fingerprint "$1"{{ $option }}
+      sha256sum "$0" > joined{{ $suffix }}
     - /run/secrets/larrey/join/site.invite
-    - {{ .Values.join.fingerprint }}
+    - {{ $join.fingerprint }}
   {{- include "larrey.containerSecurity" . | nindent 2 }}
   env:
     {{- include "larrey.siteEnv" . | nindent 4 }}
@@ -98,11 +106,26 @@ succeeded is remembered; one that was cut is repeated with the same keys.
     {{- toYaml .Values.resources | nindent 4 }}
   volumeMounts:
     {{- include "larrey.identityMount" . | nindent 4 }}
-    - name: join
+    - name: join{{ $suffix }}
       mountPath: /run/secrets/larrey/join
       readOnly: true
     - name: tmp
       mountPath: /tmp
+{{- end }}
+{{- end }}
+
+{{/* What is still to be joined, first membership first, as {"items": [{name, join}]}. */}}
+{{- define "larrey.joins" -}}
+{{- $joins := list -}}
+{{- if .Values.join.existingSecret -}}
+{{- $joins = append $joins (dict "name" "" "join" .Values.join) -}}
+{{- end -}}
+{{- range .Values.memberships -}}
+{{- if (.join).existingSecret -}}
+{{- $joins = append $joins (dict "name" .name "join" .join) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "items" $joins) -}}
 {{- end }}
 
 {{- define "larrey.siteEnv" -}}
