@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from larrey_client.gate import decide_task
@@ -230,12 +231,43 @@ def deadline_passed(site: Site) -> str:
 
 @attack("requests-flood")
 def requests_flood(site: Site) -> str:
-    """Three hundred requests at once, none of them approved."""
+    """Three hundred requests at once, of studies that nobody approved."""
     task, count = site.peer.first_task(site.study()), len(site.peer.given)
-    for _ in range(300):
-        site.peer.send(task)
+    for number in range(300):
+        site.peer.send(replace(task, study=f"sha256:{number:064x}"))
     site.wait(lambda: len(site.peer.given) >= count + 300)
     return ",".join({str(one.fields["code"]) for one in site.peer.given[count:]})
+
+
+@attack("rounds-overtaken")
+def rounds_overtaken(site: Site) -> str:
+    """The next round is asked for while one is trained, so that what was paid for is lost."""
+    study = site.running()
+    site.watch()
+    site.trainer.entered.clear()
+    site.trainer.release.clear()
+    count = len(site.peer.given)
+    site.peer.send(site.peer.first_task(study, 1))
+    assert site.trainer.entered.wait(10)
+    site.peer.send(site.peer.first_task(study, 2))
+    site.wait(lambda: len(site.peer.given) >= count + 2)
+    assert site.peer.given[count + 1].fields["code"] == ""
+    return str(site.peer.given[count].fields["code"])
+
+
+@attack("asked-at-noon")
+def asked_at_noon(site: Site) -> str:
+    """A training is asked for outside the hours in which the hospital trains."""
+    study, settings = site.running(), site.settings
+    opens, ends = (f"{int((time.time() + ahead) // 3600 % 24):02}:00" for ahead in (7200, 10800))
+    hours = {"windows": (f"{opens}-{ends}",), "timezone": "UTC"}
+    closed = settings.trainer.model_copy(update=hours)
+    site.start(settings.model_copy(update={"trainer": closed}))
+    site.watch()
+    try:
+        return site.ask(study)
+    finally:
+        site.start(settings)
 
 
 def decided(site: Site, asked: Study, **changes: object) -> str:

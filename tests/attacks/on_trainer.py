@@ -152,22 +152,23 @@ class _HostileLink(TrainerLink):
 
 
 @contextmanager
-def taken_over(site: Site, deed: Deed) -> Iterator[Study]:
+def taken_over(site: Site, deed: Deed, timeout_s: float = 60.0) -> Iterator[Study]:
     """Yield a running study while the node's trainer is in the attacker's hand."""
-    study = site.running()
+    study, settings = site.running(), site.settings
     link = _HostileLink(deed)
-    site.start(trainer=link)
+    limited = settings.trainer.model_copy(update={"timeout_s": timeout_s})
+    site.start(settings.model_copy(update={"trainer": limited}), link)
     site.watch()
     try:
         yield study
     finally:
         link.stop()
-        site.start()
+        site.start(settings)
 
 
-def misbehaves(site: Site, deed: Deed, **changes: Any) -> str:
-    with taken_over(site, deed) as study:
-        return site.ask(study, **changes)
+def misbehaves(site: Site, deed: Deed, timeout_s: float = 60.0) -> str:
+    with taken_over(site, deed, timeout_s) as study:
+        return site.ask(study)
 
 
 def says(code: str) -> Deed:
@@ -178,7 +179,7 @@ def says(code: str) -> Deed:
 
 
 for _code in (
-    "app-failed", "app-not-found", "app-reads-all-rows", "model-buffers",
+    "app-failed", "app-not-found", "app-reads-all-rows", "device-lost", "model-buffers",
     "model-couples-patients", "model-malformed", "reply-wrong-metrics", "reply-wrong-tensors",
 ):  # fmt: skip
 
@@ -249,7 +250,7 @@ def trainer_dies(site: Site) -> str:
 
 @attack("trainer-hangs")
 def trainer_hangs(site: Site) -> str:
-    return misbehaves(site, lambda peer, _: None, deadline_s=0.3)
+    return misbehaves(site, lambda peer, _: None, timeout_s=0.3)
 
 
 @attack("trainer-ended-for-good")
