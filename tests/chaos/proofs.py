@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from larrey_client.settings import load_settings
 from larrey_client.store import open_readonly
 from larrey_client.views import verify_view
@@ -19,10 +21,12 @@ from larrey_lab.federation.workspace import Workspace
 from larrey_privacy.ledger_store import Ledger
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.study import Study
+from larrey_protocol.tensors import pack
 from larrey_server.aggregation import average
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.contributions import averaging
 from larrey_server.journal import Journal
+from tests.chaos.apps.seeded_app import moved
 
 _LOOK_EVERY_S = 0.002
 _APPLYING = {"round-applied", "study-ended"}
@@ -128,6 +132,30 @@ def replayed(workspace: Workspace, study: Study, updates: Path, folder: Path) ->
         )
         made[number] = average(order)
     return made
+
+
+def undisturbed(study: Study, folder: Path) -> str:
+    """Return the digest of the model that the seeded app makes where nothing ever goes wrong.
+
+    Made here, in one process, without a coordinator and without sites.
+    """
+    models = Checkpoints(folder, study)
+    digest, layout = models.begin(), models.layout
+    for number in range(1, study.file.training.rounds + 1):
+        header = len(layout.header)
+        start = layout.views(np.fromfile(models.model(number - 1), "<f4", offset=header))
+        for site, name in enumerate(study.file.site_names):
+            steps = [new - old for new, old in zip(moved(start, site, number), start, strict=True)]
+            (folder / name).write_bytes(pack(layout, np.concatenate([s.ravel() for s in steps])))
+        order = averaging(
+            study,
+            number,
+            tuple((name, name) for name in study.file.site_names),
+            checkpoints=models,
+            path=lambda name: folder / name,
+        )
+        digest = average(order)
+    return digest
 
 
 def recorded(workspace: Workspace, study: str) -> dict[int, str]:
