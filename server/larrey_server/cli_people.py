@@ -132,12 +132,14 @@ def _draft(parsed: argparse.Namespace) -> int:
     with open_operator(parsed) as operator:
         _, present = _vouched(operator)
         members = operator.members({"verb": "list"})["sites"]
+        unended = [facts["sites"] for facts in operator.list() if facts["state"] != "ended"]
     seats = [
         Seat(name=member["site"], key=member["key"])
         for member in members
         if member["state"] == "active" and member["key"]
     ]
-    sys.stdout.write(draft(seats, present))
+    needed = {row["site"] for rows in unended for row in rows}
+    sys.stdout.write(draft(seats, present, needed))
     return 0
 
 

@@ -5,7 +5,7 @@ Pure: values in, values out; `larrey_server.cli_people` signs and sends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pydantic import Field
 
@@ -61,10 +61,12 @@ def next_roster(file: RosterFile, present: Roster, at: float) -> Roster:
     return Roster(version=version, issued_at=at, sites=file.sites, people=file.people)
 
 
-def draft(members: Sequence[Seat], present: Roster) -> str:
+def draft(members: Sequence[Seat], present: Roster, needed: Collection[str] = ()) -> str:
     """Return a ``roster.toml`` with the coordinator's members and the present roster's people.
 
-    A key that the present roster does not have is marked: it is the coordinator's word alone.
+    A key that the present roster does not have is marked: it is the coordinator's word alone. A
+    seat that ``needed`` names stays although its site is no member any more: without it no study
+    that invites the site may go on, with the others either.
     """
     lines = [
         "# Compare every marked fingerprint with its owner by phone, then: larrey roster sign\n"
@@ -75,6 +77,12 @@ def draft(members: Sequence[Seat], present: Roster) -> str:
         new = "" if (seat.name, seat.key) in known else "  NEW: compare by phone"
         lines.append(f"# {seat.name}  {fingerprint(seat.key)}{new}")
         lines.append(table("sites", seat))
+    names = {seat.name for seat in members}
+    for seat in present.sites:
+        if seat.name in needed and seat.name not in names:
+            why = "no member any more; a study that has not ended names it"
+            lines.append(f"# {seat.name}  {fingerprint(seat.key)}  {why}")
+            lines.append(table("sites", seat))
     for person in present.people:
         lines.append(f"# {person.name}  {fingerprint(person.key)}")
         lines.append(table("people", person))
