@@ -23,7 +23,7 @@ from larrey_protocol.audit import GENESIS, verify_chain
 from larrey_protocol.contract import Contract
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.keys import fingerprint
-from larrey_protocol.models import model_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import DpSgd, Study
 
@@ -86,7 +86,8 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
                 for dataset in settings.datasets
             ],
             "leaves": {
-                "bytes_per_round": model_layout(study).nbytes,
+                "bytes_per_round": phase_layout(study, "train").nbytes,
+                "encoding": file.training.encoding,
                 "tensors": [name for name, _ in model_layout(study).entries],
                 "metrics": list(file.training.metrics),
             },

@@ -112,7 +112,8 @@ class Training(Record):
 class DpSgd(Record):
     """DP-SGD at each site: unit patient, add/remove neighbours, epsilon by PLD at ``delta``.
 
-    Covers ``rounds + spare_rounds`` rounds of ``local_steps`` Poisson-sampled steps.
+    Covers ``rounds + spare_rounds`` rounds of ``local_steps`` Poisson-sampled steps. An encoding of
+    the noised update is post-processing and costs nothing.
     """
 
     mechanism: Literal["dp-sgd"]

@@ -34,6 +34,12 @@ Works without a coordinator: validates study and contract, recomputes the claime
 patient, add/remove neighbours, PLD, over rounds and spare rounds) and prints the digest that
 hospitals sign.
 """
+_PLAN = """example:
+  larrey study plan study.toml
+
+Works without a coordinator: rounds, deadlines, bytes on each site's line, and how exact an encoded
+update is. What the study costs in epsilon says: larrey study check
+"""
 _WATCH = """example:
   larrey study watch heart --operator operator.toml
 
@@ -53,6 +59,9 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     check = verb(verbs, "check", "check a study file, offline", _check, _CHECK)
     check.add_argument("file", type=Path, help="study.toml; its contract lies beside it")
     check.add_argument("--json", action="store_true", help="print JSON on stdout")
+    plan = verb(verbs, "plan", "say what a study asks of each site", _plan, _PLAN)
+    plan.add_argument("file", type=Path, help="study.toml; its contract lies beside it")
+    plan.add_argument("--json", action="store_true", help="print JSON on stdout")
     propose = online(
         verbs, "propose", "sign a study and send it", _propose, "larrey study propose study.toml"
     )
@@ -83,9 +92,10 @@ def _check(parsed: argparse.Namespace) -> int:
     from larrey_protocol.models import model_layout
     from larrey_protocol.study import load_study
     from larrey_server.claims import check_claims
+    from larrey_server.study_plan import encoding_words, traffic_of
 
     study = load_study(parsed.file)
-    epsilon = check_claims(study)
+    epsilon, traffic = check_claims(study), traffic_of(study)
     privacy, training = study.file.privacy, study.file.training
     facts = {
         "name": study.name,
@@ -99,6 +109,9 @@ def _check(parsed: argparse.Namespace) -> int:
         "spare_rounds": training.spare_rounds,
         "sites": list(study.file.site_names),
         "quorum": study.file.rounds.quorum,
+        "bytes_down": traffic.down,  # a round and site
+        "bytes_up": traffic.up,
+        "encoding": encoding_words(study),
         "mechanism": privacy.mechanism,
         "epsilon": epsilon,
         "epsilon_claimed": getattr(privacy, "epsilon", None),
@@ -109,6 +122,14 @@ def _check(parsed: argparse.Namespace) -> int:
     print_facts(facts, as_json=parsed.json)
     if epsilon is None:
         sys.stderr.write("no differential privacy: a site refuses unless its policy allows it\n")
+    return 0
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    from larrey_protocol.study import load_study
+    from larrey_server.study_plan import plan_words
+
+    print_facts(plan_words(load_study(parsed.file)), as_json=parsed.json)
     return 0
 
 

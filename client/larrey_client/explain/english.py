@@ -80,9 +80,10 @@ ENGLISH = {
     "cost-line": "{dataset}: {share:.1%} of the budget ({budget} for all work ever);"
     " {free:.1%} is free{fits}",
     "does-not-fit": "; it does NOT fit",
-    "leaves-line": "per round one model update of {bytes} bytes ({tensors} tensors{noised}), its"
-    " checked size and norm, and a signed receipt; {metrics}",
+    "leaves-line": "per round one model update of {bytes} bytes ({tensors}"
+    " tensors{noised}{rounded}), its checked size and norm, and a signed receipt; {metrics}",
     "noised": ", clipped and noised",
+    "rounded": ", then rounded to {encoding}",
     "no-metrics": "no row, no count, no text",
     "metrics-one": "and the exact number {names}, as its {calls} compute, with a receipt; no row,"
     " no text",

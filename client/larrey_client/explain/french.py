@@ -85,8 +85,9 @@ FRENCH = {
     " {free:.1%} reste libre{fits}",
     "does-not-fit": " ; le budget ne suffit PAS",
     "leaves-line": "par tour, une mise à jour du modèle de {bytes} octets ({tensors}"
-    " tenseurs{noised}), sa taille et sa norme vérifiées, et un reçu signé ; {metrics}",
+    " tenseurs{noised}{rounded}), sa taille et sa norme vérifiées, et un reçu signé ; {metrics}",
     "noised": ", écrêtée et bruitée",
+    "rounded": ", puis arrondie en {encoding}",
     "no-metrics": "aucune ligne, aucun effectif, aucun texte",
     "metrics-one": "et le nombre exact {names}, calculé par ses étapes {calls}, avec un reçu ;"
     " aucune ligne, aucun texte",

@@ -238,6 +238,9 @@ def _leaves(view: Json, say: Say) -> str:
         bytes=leaves["bytes_per_round"],
         tensors=len(leaves["tensors"]),
         noised="" if view["privacy"]["mechanism"] == "none" else say("noised"),
+        rounded=say("rounded", encoding=encoding)
+        if (encoding := leaves["encoding"]) != "float32"
+        else "",
         metrics=_metrics(view, say),
     )
 

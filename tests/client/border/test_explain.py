@@ -157,6 +157,14 @@ def test_a_table_is_as_wide_as_its_widest_cells() -> None:
     assert table(("NAME", "N"), [("longer", 1), ("b", "")]) == "NAME    N\nlonger  1\nb       -"
 
 
+def test_an_encoded_update_is_said_to_be_rounded(view: dict[str, object]) -> None:
+    assert "rounded" not in explain_study(view)
+    leaves = dict(view["leaves"])  # type: ignore[call-overload]
+    assert leaves["encoding"] == "float32"
+    small = view | {"leaves": leaves | {"encoding": "int8"}}
+    assert "clipped and noised, then rounded to int8" in explain_study(small)
+
+
 def test_status_says_what_keeps_the_site_from_working() -> None:
     status = {"site": "alpha", "is_connected": True, "trouble": "", "coordinator": "c:1"}
     status |= {"certificate_days": 9, "studies": {}, "epsilon_ready": True, "ledger_head": ""}
@@ -164,7 +172,12 @@ def test_status_says_what_keeps_the_site_from_working() -> None:
     stop = {"stopped": "halted", "study": f"sha256:{'ab' * 32}", "by": "ana", "at": 0.0}
     unsigned = {"version": 1, "is_in_effect": False, "missing": ["it", "dpo"]}
     status |= {"has_left": False, "policy": unsigned, "incidents": 2, "stopped": [stop]}
+    hours = {"windows": ["22:00-06:00"], "timezone": "Europe/Paris", "opens": "2026-07-01 22:00"}
+    status |= {"windows": hours}
     text = explain_status(status)
+    assert "training    22:00-06:00 Europe/Paris; begins 2026-07-01 22:00" in text
+    assert "06:00 Europe/Paris; now" in explain_status(status | {"windows": hours | {"opens": ""}})
+    assert "at any hour" in explain_status(status | {"windows": hours | {"windows": []}})
     assert text.startswith("alpha: connected\n")
     assert "policy      version 1, NOT in effect, it and dpo must sign; see:" in text
     assert "incidents   2 open" in text
