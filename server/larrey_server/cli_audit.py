@@ -122,7 +122,7 @@ def _line(row: dict[str, Any]) -> str:  # Any: JSON
     at = dt.datetime.fromtimestamp(row["at"], dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     return (
         f"{row['seq']:>5}  {at}  {row['actor']:<16} {row['action']:<20} {row['study'][7:19]}"
-        f" {row['round'] or ''} {row['code']}"
+        f" {row['round'] or ''} {row['code']} {row.get('about', '')}  {row.get('reason', '')}"
     ).rstrip()
 
 

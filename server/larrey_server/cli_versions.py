@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from larrey_server.cli_build import (
     STUDY,
@@ -16,6 +17,7 @@ from larrey_server.cli_build import (
     online,
     open_operator,
     print_facts,
+    print_table,
     verb,
 )
 
@@ -62,6 +64,7 @@ def add(verbs: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _show(parsed: argparse.Namespace) -> int:
     from larrey_protocol.amendments import differences
+    from larrey_server.cli_status import missing, stopped
 
     with open_operator(parsed) as operator:
         study = operator.proposal(parsed.study)
@@ -92,9 +95,33 @@ def _show(parsed: argparse.Namespace) -> int:
         "outdated": status["outdated"],
         "refused": status["refused"],
         "silent": status["silent"],
+        "excluded": [_excluded(site) for site in status["sites"] if site["state"] == "excluded"],
+        "stopped": stopped(status),
+        "waits for": missing(status),
+        "next": status["next_step"],
     }
     print_facts(facts, as_json=False)
+    rows = [_given(order) for order in status["orders"]]
+    sys.stdout.write("\n" if rows else "")
+    print_table(("ORDER", "WHEN", "WHO", "WHAT", "ABOUT", "REASON"), rows)
     return 0
+
+
+def _excluded(site: dict[str, Any]) -> str:  # Any: JSON
+    return f"{site['site']} ({site['reason']})"
+
+
+def _given(order: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
+    at = dt.datetime.fromtimestamp(order["at"], dt.UTC)
+    about = order["subject"]
+    return (
+        order["number"],
+        f"{at:%Y-%m-%d %H:%M}",
+        order["by"],
+        order["verb"],
+        about[7:19] if about.startswith("sha256:") else about,
+        order["reason"],
+    )
 
 
 def _amend(parsed: argparse.Namespace) -> int:

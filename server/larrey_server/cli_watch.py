@@ -138,7 +138,8 @@ def _round(event: Facts, began: float | None) -> str:
     )
     remarks = [f"{count} {what}" for what, count in sorted(others.items())]
     if event["event"] == "round-not-applied":
-        remarks.insert(0, "not applied")
+        by = f", retried{_who(event['by'], '')}" if event.get("by") else ""
+        remarks.insert(0, f"not applied{by}")
     spent = [site["epsilon"] for site in status["sites"] if site["epsilon"] is not None]
     since = dt.timedelta(seconds=max(0, round(event["at"] - began))) if began is not None else "-"
     return _ROW.format(

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["Commander"]
 
 logger = logging.getLogger(__name__)
+_ORDERED_EVENTS = {
+    "round-extended": "extend",
+    "site-excluded": "exclude",
+    "site-included": "include",
+}
 _PATIENCE_S = 5.0  # until a study has taken an order; a longer aggregation does not hold the caller
 
 Facts = dict[str, Any]  # Any: JSON
@@ -190,6 +195,16 @@ class Commander:
             ],
             "deletions": [_deletion(row.document) for row in deleted],
         }
+
+    def credited(self, study: str, event: Facts) -> Facts:
+        """Return an event with ``by``, the person who ordered it, where it follows an order."""
+        verb = _ORDERED_EVENTS.get(event["event"], "")
+        if event["event"] == "round-not-applied" and event["code"] == "retried":
+            verb = "retry"
+        about = event.get("site", "") if verb in {"exclude", "include"} else ""
+        given = [one.order for one in self.orders.of(study)] if verb else []
+        by = [o.person for o in given if o.verb == verb and about in {"", o.subject}]
+        return {**event, "by": by[-1]} if by else event
 
     def orders_for(self, site: str) -> list[bytes]:
         """Return the signed orders about all studies that invite a site, oldest first."""

@@ -325,7 +325,7 @@ class Coordinator:
         return conductor
 
     def _publish(self, study: Study, event: Facts) -> None:
-        self.feed.publish(study.digest, event)
+        self.feed.publish(study.digest, self.commander.credited(study.digest, event))
         count(self.metrics, study.name, event)
         if event["event"] == "study-ended":
             self._ended(study)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from larrey_protocol.audit import AuditRecord, verify_chain
-from larrey_protocol.decisions import Anchor
+from larrey_protocol.decisions import Anchor, Order
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed
 from larrey_server.journal import Journal
@@ -46,6 +46,7 @@ class Trail:
     contributions: tuple[Told, ...]
     certificates: tuple[Signed, ...]
     seal: Signed | None = None
+    orders: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def told(
     for record in journal.audit():
         if record.seq > after:
             yield {"record": asdict(record)}
+    for order in journal.documents("order"):
+        yield {"order": order.document.decode()}
     for study in journal.studies():
         for row in journal.contributions(study.digest):
             cell = row.cell
@@ -102,6 +105,7 @@ def read_trail(documents: Iterable[Json]) -> Trail:
         IntegrityError: ``malformed-document``.
     """
     records, contributions, certificates, seal = [], [], [], None
+    orders: list[Signed] = []
     try:
         for document in documents:
             if "record" in document:
@@ -110,11 +114,13 @@ def read_trail(documents: Iterable[Json]) -> Trail:
                 contributions.append(_told(document["contribution"]))
             elif "certificate" in document:
                 certificates.append(Signed.from_bytes(document["certificate"].encode()))
+            elif "order" in document:
+                orders.append(Signed.from_bytes(document["order"].encode()))
             elif "seal" in document:
                 seal = Signed.from_bytes(document["seal"].encode())
     except (TypeError, KeyError, AttributeError) as error:
         raise IntegrityError("malformed-document", "the trail cannot be read") from error
-    return Trail(tuple(records), tuple(contributions), tuple(certificates), seal)
+    return Trail(tuple(records), tuple(contributions), tuple(certificates), seal, tuple(orders))
 
 
 def verify(trail: Trail, *, needs_seal: bool = False) -> dict[str, Any]:  # Any: JSON
@@ -155,16 +161,24 @@ def query(
     trail: Trail, *, study: str = "", actor: str = "", action: str = "", since: float = 0.0,
     until: float = float("inf"),
 ) -> list[dict[str, Any]]:  # fmt: skip  # Any: JSON
-    """Return the records that were asked for, oldest first; an empty word asks for all."""
+    """Return the records that were asked for, oldest first; an empty word asks for all.
+
+    An order's record also has what it was about, ``about``, and the person's ``reason``.
+    """
     digits = study.removeprefix("sha256:")
+    orders = {one.digest: open_signed(one, Order, one.signer) for one in trail.orders}
     return [
-        asdict(record)
+        asdict(record) | _said(orders.get(record.subject))
         for record in trail.records
         if record.study.removeprefix("sha256:").startswith(digits)
         and actor in ("", record.actor)
         and action in ("", record.action)
         and since <= record.at < until
     ]
+
+
+def _said(order: Order | None) -> dict[str, str]:
+    return {"about": order.subject, "reason": order.reason} if order is not None else {}
 
 
 def reconcile(trail: Trail, export: Json) -> list[Difference]:

@@ -226,7 +226,7 @@ class SitePeer:
         self.studies = stubs.StudiesStub(self.channel)  # type: ignore[no-untyped-call]
         self.control = stubs.ControlStub(self.channel)  # type: ignore[no-untyped-call]
         self.fleet = FleetStub(self.channel)  # type: ignore[no-untyped-call]
-        self.seen = 0
+        self.seen, self.opens_at = 0, 0.0  # studies listed; when its training window opens
 
     def __enter__(self) -> SitePeer:
         return self
@@ -262,7 +262,7 @@ class SitePeer:
         return {"permit": named[-1], "seats": roster.seats_digest(file.site_names)}
 
     def take(self, timeout_s: float = 10.0) -> Work | None:
-        request = wire.TakeRequest(node_version="test", studies_seen=self.seen)
+        request = wire.TakeRequest(studies_seen=self.seen, opens_at=self.opens_at)
         reply = self.exchange.Take(request, timeout=timeout_s)
         self.seen = reply.studies_revision
         if not reply.messages:
