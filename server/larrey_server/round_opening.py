@@ -35,11 +35,11 @@ QUORUM_STOPS = frozenset({"below-quorum", "too-few-sites"})  # codes with which 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A site that is not there: why, and until when where that is known."""
+    """A site that is not there: why, and when its training window opens, if it waits for one."""
 
     site: str
     why: Literal["not-joined", "stopped", "excluded", "away", "outside-window"]
-    until: float = 0.0  # 0.0 where nobody knows
+    until: float = 0.0
 
 
 def missing(state: State, at: float) -> tuple[Missing, ...]:
@@ -55,11 +55,10 @@ def _missing(state: State, site: str, at: float) -> Missing | None:
         return Missing(site, "not-joined")
     if site in state.excluded:
         return Missing(site, "excluded")
+    opens = state.windows[site] if is_outside(state, site, at) else 0.0
     if site in state.away:
-        return Missing(site, "away")
-    if is_outside(state, site, at):
-        return Missing(site, "outside-window", state.windows[site])
-    return None
+        return Missing(site, "away", opens)
+    return Missing(site, "outside-window", opens) if opens else None
 
 
 def open_attempt(state: State, at: float, cells: tuple[Cell, ...] = ()) -> Step:

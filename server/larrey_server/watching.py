@@ -148,7 +148,8 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
 def _connections(before: State, after: State) -> list[_Facts]:
     if not before.joined:
         return []
-    gone = [site for site in after.away if site not in before.away]
+    known = [site for site in before.joined if site not in before.stopped]
+    gone = [site for site in after.away if site in known and site not in before.away]
     come = [site for site in before.away if site not in after.away]
     return [
         *({"event": "site-disconnected", "site": site} for site in gone),

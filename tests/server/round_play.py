@@ -42,8 +42,8 @@ def reply(
     return Replied(at, key, Reply(site, key.phase, update, code, work_s=work, transfer_s=move))
 
 
-def launched(plan: Plan = PLAN, sites: tuple[str, ...] = SITES) -> State:
-    return play(begin(plan, "m0"), Launched(0.0, sites))[0]
+def launched(plan: Plan = PLAN, sites: tuple[str, ...] = ()) -> State:
+    return play(begin(plan, "m0"), Launched(0.0, sites or plan.invited))[0]
 
 
 def opened(plan: Plan = PLAN, up: tuple[str, ...] = SITES) -> State:
