@@ -16,10 +16,11 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.contract import Contract
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.models import model_layout, phase_layout
-from larrey_protocol.signed import Certificate, Receipt, Signed, open_signed, sign
+from larrey_protocol.signed import Certificate, Receipt, Signed, sign
 from larrey_protocol.study import Study, StudyFile
 from larrey_protocol.tensors import pack
 from larrey_server.aggregator import Aggregator
+from larrey_server.certificate_check import open_certificate
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.journal import Journal, StudyRow
 from larrey_server.round_values import Launched, Resumed, SiteUp, Task, TaskKey, Ticked
@@ -194,7 +195,7 @@ class Bench:
 def certificate(bench: Bench) -> Certificate:
     data = bench.journal.certificate(bench.study.digest)
     assert data is not None
-    return open_signed(Signed.from_bytes(data), Certificate, SIGNER.public)
+    return open_certificate(Signed.from_bytes(data), SIGNER.public)
 
 
 def oracle(study: Study) -> bytes:

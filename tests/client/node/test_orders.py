@@ -100,6 +100,14 @@ def test_orders_about_other_studies_change_nothing(verbs: list[str]) -> None:
     assert derive(A, kept(*verbs, study=B), (), site="alpha") == Standing()
 
 
+@given(st.lists(st.sampled_from(["launch", "pause", "halt", "resume", "close"])), st.data())
+def test_an_order_on_call_changes_nothing_at_a_site(verbs: list[str], data: st.DataObject) -> None:
+    on_call = st.sampled_from(["exclude alpha", "include alpha", "extend 600", "retry"])
+    place = data.draw(st.integers(0, len(verbs)))
+    mixed = [*verbs[:place], data.draw(on_call), *verbs[place:]]
+    assert stands(*mixed) == stands(*verbs)
+
+
 @given(
     st.lists(st.sampled_from(["pause", "halt", "resume", "close", "withdraw alpha"])),
     st.lists(st.sampled_from(["pause", "halt", "resume"])),
@@ -141,6 +149,24 @@ def test_a_halt_ends_the_trainer_within_a_second_and_refuses_until_resumed(
     peer.order(signed(pki, 3, "resume"))
     wait_until(lambda: not agent.node.cases.standing(running.digest).stopped)
     assert peer.request(task).fields["code"] == ""
+
+
+def test_orders_on_call_are_kept_and_interrupt_no_training(
+    agent: Agent, running: Study, peer: Peer, trainer: SmallTrainer, pki: Pki
+) -> None:
+    trainer.release.clear()
+    task = peer.first_task(running)
+    peer.send(task)
+    assert trainer.entered.wait(5)
+    received = audit_of(agent).count(("order-received", ""))
+    given = (("exclude", "alpha"), ("include", "alpha"), ("extend", "600"), ("retry", ""))
+    peer.order(*(signed(pki, n, verb, subject=to) for n, (verb, to) in enumerate(given, start=2)))
+    wait_until(lambda: audit_of(agent).count(("order-received", "")) == received + 4)
+    trainer.release.set()
+    wait_until(lambda: peer.given)
+    assert (peer.given[0].fields["code"], trainer.interrupted) == ("", [])
+    peer.order(signed(pki, 6, "halt"))
+    wait_until(lambda: agent.node.cases.standing(running.digest).stopped == "halted")
 
 
 def test_an_order_that_comes_with_the_work_it_allows_is_taken_in_first(
