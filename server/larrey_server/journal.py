@@ -4,7 +4,8 @@ Proposals and answers as they were signed, one state a transition, who did what 
 the audit chain. Each change is one durable commit that carries its audit record. Documents,
 transitions, contributions and audit records are only ever added; triggers in the file hold to that.
 A lock file keeps a second coordinator out. What the facts mean is decided elsewhere
-(`larrey_server.rounds`).
+(`larrey_server.rounds`). Where the disk is to blame, every method raises `DiskError`, and nothing
+has changed.
 """
 
 from __future__ import annotations
@@ -21,42 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from larrey_protocol.audit import AuditRecord, append_record, table_of, verify_chain
+from larrey_protocol.disk import DiskError, disk_errors
 from larrey_protocol.errors import Refusal, UsageError
 from larrey_server import anchors
+from larrey_server.journal_file import connect
 from larrey_server.members import MemberRow
 from larrey_server.round_values import Cell
 
 __all__ = ["AnswerRow", "ContributionRow", "DocumentRow", "Journal", "StudyRow", "Transition"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS studies (
-    digest TEXT PRIMARY KEY, name TEXT NOT NULL, proposal BLOB NOT NULL, state TEXT NOT NULL,
-    proposed_at REAL NOT NULL, certificate BLOB) STRICT;
-CREATE TABLE IF NOT EXISTS answers (
-    study TEXT NOT NULL REFERENCES studies, site TEXT NOT NULL, decision TEXT NOT NULL,
-    code TEXT NOT NULL, answer BLOB NOT NULL, PRIMARY KEY (study, site)) STRICT;
-CREATE TABLE IF NOT EXISTS transitions (
-    seq INTEGER PRIMARY KEY, study TEXT NOT NULL REFERENCES studies, snapshot TEXT NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS transitions_of_study ON transitions (study, seq);
-CREATE TABLE IF NOT EXISTS contributions (
-    study TEXT NOT NULL REFERENCES studies, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    site TEXT NOT NULL, outcome TEXT NOT NULL, code TEXT NOT NULL, epsilon REAL NOT NULL,
-    nbytes INTEGER NOT NULL, "update" TEXT NOT NULL, receipt BLOB,
-    PRIMARY KEY (study, round, attempt, site)) STRICT;
-CREATE TABLE IF NOT EXISTS documents (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, number INTEGER NOT NULL,
-    digest TEXT NOT NULL UNIQUE, document BLOB NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS documents_of_kind ON documents (kind, subject, seq);
-CREATE TABLE IF NOT EXISTS members (
-    seq INTEGER PRIMARY KEY, site TEXT NOT NULL, state TEXT NOT NULL, at REAL NOT NULL,
-    transport_key BLOB NOT NULL, signing_key TEXT NOT NULL, invitation TEXT NOT NULL,
-    expires_at REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS audit (
-    seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
-    study TEXT NOT NULL, round INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
-"""
-_APPEND_ONLY = ("transitions", "contributions", "audit", "documents", "members")
 _MEMBER_COLUMNS = ", ".join(field.name for field in fields(MemberRow))
 _AUDIT_COLUMNS = ", ".join(field.name for field in fields(AuditRecord))
 
@@ -126,6 +100,7 @@ class Journal:
         self._last = _last_record(connection)
         self._anchors: dict[str, anchors.AnchorRow] = {}  # those that wait for the next commit
         self.on_audit: Callable[[str], None] = lambda _: None  # told each new head
+        self.on_fault: Callable[[str], None] = lambda _: None  # told the code of each `DiskError`
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -133,9 +108,11 @@ class Journal:
 
         Raises:
             Refusal: ``state-locked`` while another coordinator has it open.
+            DiskError: it cannot be written.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with disk_errors():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,7 +122,12 @@ class Journal:
                 "another coordinator has this state folder open",
                 "Stop it first, or choose another state folder.",
             ) from None
-        return cls(_connect(path), descriptor)
+        try:
+            with disk_errors():
+                return cls(connect(path), descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     @classmethod
     def look(cls, path: Path) -> Journal:
@@ -227,6 +209,16 @@ class Journal:
         """Chain one audit record and return it as stored."""
         with self._transaction():
             return self._chain(record)
+
+    def try_commit(self) -> None:
+        """Make a durable commit that says nothing, to see whether one can be made.
+
+        Raises:
+            DiskError: it cannot.
+        """
+        with self._transaction() as db:
+            (number,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {1 - number % 2}")
 
     def keep_anchor(self, row: anchors.AnchorRow, *, at_once: bool = True) -> bool:
         """Keep an anchor if it is news, ``at_once`` or with the next commit; return whether."""
@@ -340,7 +332,7 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Make what happens inside one durable commit, or nothing."""
-        with self._mutex:
+        with self._mutex, self._telling():
             last = self._last
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -364,25 +356,19 @@ class Journal:
         self._last = placed
         return placed
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise `DiskError` where the disk is to blame, and tell its code."""
+        try:
+            with disk_errors():
+                yield
+        except DiskError as error:
+            self.on_fault(error.code)
+            raise
+
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: columns
-        with self._mutex:
+        with self._mutex, self._telling():
             return self._connection.execute(sql, values).fetchall()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that commits durably and refuses to change what is only added."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-    connection.executescript(_SCHEMA + anchors.SCHEMA)
-    for table in _APPEND_ONLY:
-        for verb in ("UPDATE", "DELETE"):
-            connection.execute(
-                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
-                f" BEGIN SELECT RAISE(ABORT, '{table} is only ever added to'); END"
-            )
-    return connection
 
 
 def _last_record(connection: sqlite3.Connection) -> AuditRecord | None:
