@@ -7,6 +7,7 @@ Arguments: the study's JSON file and the data path with ``{partition}``. Prints 
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ def simulate(study: Study, data: str) -> float:
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
+        pause = threading.Event()
         while not (nodes := list(grid.get_node_ids())):
-            pass
+            pause.wait(0.02)
         arrays = record_of(layout, initial_parameters(study))
         config = ConfigRecord({"study": study.model_dump_json(by_alias=True), "round": 1})
         content = RecordDict({"arrays": arrays, "config": config})
@@ -39,7 +41,11 @@ def simulate(study: Study, data: str) -> float:
         server_app=server,
         client_app=make_app(data=data),
         num_supernodes=1,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        # One node needs one actor; Ray would start one for every core.
+        backend_config={
+            "init_args": {"num_cpus": 1},
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        },
     )
     (reply,) = updates
     arrays = reply.content["arrays"]
