@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-__all__ = ["clock", "describe", "missing", "stopped"]
+__all__ = ["clock", "describe", "missing", "remark", "stopped"]
 
 Facts = dict[str, Any]  # Any: JSON
 
@@ -42,6 +42,17 @@ def stopped(status: Facts) -> str:
     at = dt.datetime.fromtimestamp(status["stop_on"] or 0.0, dt.UTC)
     by = f" by {status['stop_by']}" if status["stop_by"] else ""
     return f"{status['stop']} ordered{by}{f' ({code})' if code else ''} on {at:%Y-%m-%d %H:%M}"
+
+
+def remark(status: Facts) -> str:
+    """Return in a few words what a person should know of a study: who stopped it, who is missing.
+
+    The next step follows where there is one.
+    """
+    said = stopped(status)
+    if not said and status.get("missing"):
+        said = f"waits for sites; missing: {', '.join(one['site'] for one in status['missing'])}"
+    return f"{said}; next: {status['next_step']}" if status.get("next_step") else said
 
 
 def missing(status: Facts) -> list[str]:

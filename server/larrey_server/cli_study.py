@@ -179,7 +179,7 @@ def _list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         sys.stdout.write(json.dumps(studies) + "\n")
         return 0
-    head = ("STUDY", "VERSION", "DIGEST", "STATE", "ROUND", "SITES", "PERMIT", "STOPPED")
+    head = ("STUDY", "VERSION", "DIGEST", "STATE", "ROUND", "SITES", "PERMIT", "REMARK")
     print_table(head, [_row(facts) for facts in studies])
     if not studies:
         sys.stderr.write("no studies yet; propose one: larrey study propose study.toml\n")
@@ -187,7 +187,7 @@ def _list(parsed: argparse.Namespace) -> int:
 
 
 def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
-    from larrey_server.cli_status import stopped
+    from larrey_server.cli_status import remark
 
     answers = ("approved", "refused", *(() if facts["outcome"] else ("outdated", "silent")))
     return (
@@ -198,7 +198,7 @@ def _row(facts: dict[str, Any]) -> tuple[object, ...]:  # Any: JSON
         f"{facts['round']}/{facts['rounds']}" if facts["round"] else "",
         ", ".join(f"{len(facts[name])} {name}" for name in answers if facts[name]),
         f"{facts['permit']} {facts['permit_state']}",
-        stopped(facts),
+        remark(facts),
     )
 
 

@@ -97,7 +97,7 @@ def _show(parsed: argparse.Namespace) -> int:
         "silent": status["silent"],
         "excluded": [_excluded(site) for site in status["sites"] if site["state"] == "excluded"],
         "stopped": stopped(status),
-        "waits for": missing(status),
+        "missing": missing(status),
         "next": status["next_step"],
     }
     print_facts(facts, as_json=False)

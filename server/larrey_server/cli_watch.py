@@ -104,16 +104,19 @@ def _excluded(event: Facts) -> str:
 
 
 def _included(event: Facts) -> str:
-    return f"{event['site']} takes part again{_who(event.get('by', ''), '')}"
+    return f"{event['site']} takes part again{_by_order(event)}"
 
 
 def _extended(event: Facts) -> str:
-    by = _who(event.get("by", ""), "")
-    return f"the open round has {event['seconds']:.0f} seconds more{by}"
+    return f"the open round has {event['seconds']:.0f} seconds more{_by_order(event)}"
 
 
 def _late(event: Facts) -> str:
     return f"{event['site']} answered round {event['round']} too late; that is not applied"
+
+
+def _by_order(event: Facts) -> str:
+    return f" by order of {event['by']}" if event.get("by") else ""
 
 
 def _who(by: str, code: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from larrey_server.cli import main
-from larrey_server.cli_status import describe
+from larrey_server.cli_status import describe, remark
 from larrey_server.cli_watch import follow, lines
 
 Facts = dict[str, Any]
@@ -115,3 +115,94 @@ def test_the_help_of_the_command_tells_every_exit_status(
         main(["study", "watch", "--help"])
     told = capsys.readouterr().out
     assert all(f"{code} {name}" in told for code, name in ((3, "PARTIAL"), (4, "FAILED")))
+
+
+MON_22 = 1_795_471_200.0  # a Monday, 22:00 UTC
+AWAY = {"site": "beta", "why": "away", "code": "", "reason": "", "until": None}
+CLOSED = {"site": "gamma", "why": "outside-window", "code": "", "reason": "", "until": MON_22}
+LEFT_OUT = {"site": "delta", "why": "excluded", "code": "", "reason": "it lies", "until": None}
+GONE = {"site": "mu", "why": "stopped", "code": "approval-revoked", "reason": "", "until": None}
+
+
+def gathering(**changes: Any) -> Facts:
+    waits = {"state": "gathering", "quorum": 2, "present": 1, "required": ["gamma"]}
+    return status(**(waits | {"missing": [AWAY, CLOSED, LEFT_OUT, GONE]} | changes))
+
+
+def test_a_study_that_gathers_says_who_is_missing_and_why() -> None:
+    assert describe(gathering()).splitlines() == [
+        "gathering  round 1/12  1 of the 2 sites that a round needs are there",
+        "  beta is not connected",
+        "  gamma waits for its training window until Mon 22:00 UTC; no round without it",
+        "  delta is excluded: it lies",
+        "  mu takes no further part (approval-revoked)",
+    ]
+    assert remark(gathering()) == "waits for sites; missing: beta, gamma, delta, mu"
+
+
+def test_a_study_that_paused_itself_says_why_and_what_to_do() -> None:
+    paused = gathering(
+        state="paused", stop="pause", stop_code="below-quorum", stop_by="", stop_on=None,
+        missing=[AWAY], next_step="larrey study retry heart",
+    )  # fmt: skip
+    why = "paused itself: too few sites answered, and no spare attempt is left"
+    lines_of = describe(paused).splitlines()
+    assert why in lines_of[0]
+    assert lines_of[1:] == ["  beta is not connected", "  next: larrey study retry heart"]
+    assert remark(paused) == f"{why}; next: larrey study retry heart"
+    told = lines([{"event": "study-paused", "by": "", "code": "below-quorum", "status": paused}])
+    assert list(told) == [f"{why}; next: larrey study retry heart"]
+
+
+def test_each_site_of_an_open_round_is_told_with_what_is_known() -> None:
+    sites = [
+        {"site": "alpha", "state": "working", "code": "", "due_at": MON_22},
+        {"site": "beta", "state": "waiting", "code": "", "opens_at": MON_22},
+        {"site": "gamma", "state": "excluded", "code": "", "reason": "it lies"},
+        {"site": "delta", "state": "refused", "code": "site-not-ready"},
+        {"site": "mu", "state": "answered", "code": ""},
+    ]
+    assert describe(status(sites=sites)).split("  ")[2:] == [
+        "alpha:working (due Mon 22:00 UTC)",
+        "beta:waiting (window opens Mon 22:00 UTC)",
+        "gamma:excluded (it lies)",
+        "delta:refused (site-not-ready)",
+        "mu:answered",
+    ]
+
+
+def test_what_happens_on_call_is_told_with_who_and_why() -> None:
+    opens = {"site": "gamma", "state": "waiting", "opens_at": MON_22}
+    told = lines(
+        [
+            {"event": "site-excluded", "site": "beta", "reason": "it lies", "by": "ada"},
+            {"event": "site-included", "site": "beta", "by": "ben"},
+            {"event": "round-extended", "seconds": 600.0, "by": "ada"},
+            {"event": "site-joined", "site": "beta"},
+            {"event": "answer-late", "site": "beta", "round": 3},
+            {"event": "round-gathering", "round": 4, "status": gathering(missing=[AWAY])},
+            {"event": "site-window", "site": "gamma", "status": status(sites=[opens])},
+            {
+                "event": "site-window",
+                "site": "gamma",
+                "status": status(sites=[{"site": "gamma", "state": "working", "opens_at": None}]),
+            },
+        ]
+    )
+    assert list(told) == [
+        "beta is excluded by ada (it lies)",
+        "beta takes part again by order of ben",
+        "the open round has 600 seconds more by order of ada",
+        "beta takes part from the next round on",
+        "beta answered round 3 too late; that is not applied",
+        "round 4 waits for 2 sites: beta is not connected",
+        "gamma waits for its training window until Mon 22:00 UTC",
+        "gamma is inside its training window",
+    ]
+
+
+def test_a_round_that_a_person_repeated_says_who() -> None:
+    event = ended_round(2, 10.0, "round-not-applied", beta="halted:round-retried") | {"by": "ada"}
+    assert list(lines([event]))[-1].endswith(
+        "not applied, retried by ada, 1 halted (round-retried)"
+    )
