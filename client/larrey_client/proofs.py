@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from larrey_client import incident, trail, views
-from larrey_client.egress_log import open_log
+from larrey_client.egress_log import DATABASE, open_log
 from larrey_client.local import Handler, account
 from larrey_client.node import Node
 from larrey_client.records import SiteRecords
@@ -121,10 +121,12 @@ def egress_view(connection: sqlite3.Connection, state: Path, asked: Asked) -> Js
     """Return what left: messages, counted polls, and the bytes of all of them.
 
     Raises:
-        UsageError: ``study-unknown``, ``study-ambiguous`` or ``no-egress``.
+        UsageError: ``study-unknown`` or ``study-ambiguous``.
     """
     reference, since = str(asked.get("study") or ""), float(asked.get("since") or 0.0)
     study = SiteRecords(connection).find(reference).study.digest if reference else ""
+    if not (state / DATABASE).is_file():
+        return {"messages": [], "polls": [], "total_bytes": 0}
     log = open_log(state)
     try:
         return {

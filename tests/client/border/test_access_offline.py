@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def test_a_bundle_of_an_incident_is_on_the_log_with_its_opening(
     out = str(tmp_path / "one.zip")
     assert run("incident", "open", "--kind", "suspected", "--out", out) == 0
     assert lines(settings) == [("incident open", "ok", ""), ("incident export", "ok", "")]
+
+
+def test_a_site_from_which_nothing_ever_left_says_so_and_opens_an_incident(
+    settings: SiteSettings, site_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SiteStore.open(settings.site.state, lambda: 0.0).close()
+    assert main(["egress", "--json", "--config", str(site_file)]) == 0
+    assert json.loads(capsys.readouterr().out)["total_bytes"] == 0
+    words = ["incident", "open", "--kind", "suspected", "--out", str(tmp_path / "incident.zip")]
+    assert main([*words, "--config", str(site_file)]) == 0
+    assert (tmp_path / "incident.zip").is_file()
 
 
 def test_a_log_that_cannot_be_written_stops_no_halt(
