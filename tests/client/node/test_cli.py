@@ -109,7 +109,7 @@ def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
         "training": {"rounds": 1, "spare_rounds": 0, "local_steps": 1}
         | {"app": forged, "strategy": forged},
         "privacy": {"mechanism": "none"},
-        "leaves": {"bytes_per_round": 1, "tensors": [], "metrics": []},
+        "leaves": {"bytes_per_round": 1, "encoding": "float32", "tensors": [], "metrics": []},
     }
     text = explain_study(view)
     assert [line for line in text.splitlines() if line.startswith("Privacy")] == [
