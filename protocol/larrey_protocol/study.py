@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.contract import Contract
-from larrey_protocol.encodings import Encoding
 from larrey_protocol.errors import FileError
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
@@ -86,7 +85,9 @@ class Training(Record):
     local_steps: int = Field(1, ge=1, le=10_000)  # H
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round
-    encoding: Encoding = "float32"  # of updates, after clip and noise: no cost in epsilon
+    # Of updates, after clip and noise: no cost in epsilon. `larrey_protocol.encodings.Encoding`,
+    # which needs numpy.
+    encoding: Literal["float32", "float16", "int8"] = "float32"
     app: AppName | None = None  # a standard Flower app that the site's policy lists by digest
     calls: tuple[Call, ...] = ("train",)  # handlers of the app, in order, all on the round's model
     metrics: tuple[MetricName, ...] = Field((), max_length=64)  # all that evaluate and query tell

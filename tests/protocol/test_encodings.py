@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import Refusal
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.norms import norm_bound
+from larrey_protocol.study import Training
 from larrey_protocol.tensors import TensorLayout, pack, parse_header
 from tests.protocol.samples import study
 
@@ -239,6 +241,11 @@ def test_another_encoding_than_the_study_s_is_refused(
     code = "update-too-large" if larger else "update-wrong-tensors"
     with pytest.raises(Refusal, match=code):
         check_update(file, layout_of(agreed, 50), norm_bound=100)
+
+
+def test_a_study_names_exactly_the_encodings_that_there_are() -> None:
+    assert Training.model_fields["encoding"].annotation == Encoding
+    assert set(get_args(Encoding)) == set(ITEM_BYTES)
 
 
 def test_updates_are_encoded_as_the_study_says_and_models_never() -> None:
