@@ -99,13 +99,18 @@ _UNIT = """\
 Description=Larrey site (hospital node)
 Wants=network-online.target
 After=network-online.target
+# It is started again for ever: a node that gave up over a weekend's outage helps nobody.
+StartLimitIntervalSec=0
 
 [Service]
 User={user}
 Group={group}
 ExecStart={program} run --config {config}
 Restart=on-failure
-RestartSec=5
+RestartSec=1
+# Longer pauses after repeated failures (systemd 254 or newer; an older one ignores both lines).
+RestartSteps=8
+RestartMaxDelaySec=60
 TimeoutStopSec=120
 # Where memory runs out the kernel ends the trainer; the node goes on and starts another.
 OOMPolicy=continue
