@@ -166,7 +166,7 @@ def test_a_block_that_no_encoder_makes_is_refused(
 def test_a_scale_beyond_float32_is_refused_and_not_wrapped() -> None:
     huge = np.full(3, np.finfo(np.float32).max, np.float32)
     for encoding in SMALL:
-        with pytest.raises(Refusal, match="update-(malformed|not-finite)"):
+        with pytest.raises(Refusal, match=r"update-(malformed|not-finite)"):
             require_canonical(*encode(encoding, huge))
 
 

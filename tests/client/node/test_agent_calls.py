@@ -18,7 +18,7 @@ from larrey_client.task import Task
 from larrey_client.views import study_view, verify_view
 from larrey_privacy.ledger import Hold
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import phase_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import pack
@@ -181,3 +181,18 @@ def test_the_person_who_decides_reads_what_the_calls_tell(
     text = explain_study(view)
     assert "the exact numbers loss, accuracy, as its evaluate and query compute" in text
     assert "no count" not in text
+
+
+def test_an_encoded_update_leaves_in_its_own_size_and_no_other_form_does(
+    agent: Agent, peer: Peer, approve: Approve, pki: Pki, trainer: SmallTrainer
+) -> None:
+    small = make_study(training__encoding="int8")
+    approve(agent, small)
+    given = peer.request(peer.first_task(small, 1))
+    nbytes = phase_layout(small, "train").nbytes
+    receipt = open_signed(Signed.from_bytes(given.receipt), Receipt, pki.signing.public)
+    assert receipt.update_bytes == len(peer.uploads[given.fields["update"]]) == nbytes
+    trainer.make = lambda study: pack(model_layout(study), np.zeros(5, np.float32))
+    wrong = peer.request(peer.first_task(small, 2))
+    assert wrong.fields["code"] in {"update-too-large", "update-wrong-tensors"}
+    assert len(peer.uploads) == 1
