@@ -238,6 +238,21 @@ def test_each_lie_about_a_certificate_has_its_own_sentence(
         assert f"[{code}]" in refused(capsys, file, "--verify")
 
 
+def test_a_coordinator_that_certifies_a_round_without_its_quorum_is_found(
+    ended: tuple[Federation, list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation, asked, file = ended
+    coordinator = federation.hub.coordinator
+    facts = json.loads(Signed.from_bytes(file.read_bytes()).document)
+    facts["matrix"][1] |= {"outcome": "late"}  # the study's quorum is two
+    lie = Certificate.model_validate_json(canonical_json(facts | {"outcome": "PARTIAL"}))
+    sealed = sign(lie, coordinator.signer).to_bytes()
+    coordinator.journal._connection.execute("UPDATE studies SET certificate = ?", (sealed,))
+    assert main(["study", "certificate", "tiny", *asked, "--verify"]) == 1
+    said = capsys.readouterr().err
+    assert "round 1 was applied with 1 sites; the study asks for 2" in said
+
+
 def test_a_certificate_of_nothing_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "certificate", "--verify"]) == 2
     assert "[missing-argument]" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from larrey_protocol.canonical import digest_bytes
@@ -33,6 +33,7 @@ HOUR_S = 3600.0
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 4e9))
+@example(math.nan, 1.0)
 def test_whatever_a_site_says_it_is_waited_for_eight_days_at_most(told: float, now: float) -> None:
     found = opening(told, now)
     assert found == 0.0 or now < found <= now + FARTHEST_S
@@ -189,6 +190,9 @@ def test_what_is_no_time_ahead_is_an_open_window(federation: Federation, told: f
     with federation.site("beta") as beta:
         beta.opens_at = told
         assert beta.work() is not None
+    conductor = federation.hub.coordinator.conductor(digest)
+    assert conductor is not None
+    assert conductor.settle(10)
     assert opens_at(federation, digest) is None
 
 
@@ -285,6 +289,10 @@ def test_a_site_s_history_tells_transfer_from_work(federation: Federation) -> No
         chunks = beta.exchange.Fetch(wire.FetchRequest(digest=str(work.fields["model"])))
         next(chunks)
         list(chunks)
+        dispatch, message = federation.hub.coordinator.dispatch, work.message.metadata.message_id
+        errand = dispatch.find("beta", message)
+        assert errand is not None
+        until(lambda: errand.transfer_s > 0)
         time.sleep(0.15)  # beta trains
         update = small_update(TINY)
         assert beta.store(update).complete

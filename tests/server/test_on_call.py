@@ -190,6 +190,18 @@ def test_what_paused_for_want_of_sites_is_tried_again_by_a_person(federation: Fe
         assert (facts["state"], facts["attempt"], facts["stop"]) == ("open", 2, "")
 
 
+def test_what_paused_since_too_few_approve_is_not_tried_again(federation: Federation) -> None:
+    digest = approve_all(federation, study())  # a quorum of two
+    federation.launch(digest)
+    with federation.site("beta") as beta, federation.operator() as operator:
+        assert beta.approve(digest, "revoked").recorded
+        answer(federation, "alpha", study())
+        until(lambda: operator.find(digest)["state"] == "paused")
+        assert operator.find(digest)["stop_code"] == "too-few-sites"
+        with pytest.raises(Refusal, match="not-enough-approvals"):
+            operator.command(digest, "retry")
+
+
 def test_an_exclusion_survives_a_restart_whether_or_not_it_was_carried_out(
     folder: Folder, tmp_path: Path
 ) -> None:

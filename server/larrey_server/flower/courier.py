@@ -269,9 +269,8 @@ class Dispatch:
             now = self._clock()
             for errand in self._of(site):
                 if digest in (errand.task.model, errand.upload):
-                    age = now - errand.since
-                    spent = now - max(begun, errand.since)
-                    errand.transfer_s = min(age, errand.transfer_s + max(0.0, spent))
+                    spent = errand.transfer_s + now - begun
+                    errand.transfer_s = min(now - errand.since, spent)
 
     def reject(self, errand: Errand) -> None:
         """Abandon what the site uploaded for an errand that is closed."""
