@@ -103,6 +103,13 @@ def test_the_norm_grows_by_no_more_than_the_bound_allows_for(
     assert after <= norm_growth(encoding) * before
 
 
+def test_a_largest_value_that_is_rounded_up_to_the_next_power_of_two_has_its_form() -> None:
+    values = np.array([np.nextafter(np.float32(2), np.float32(0)), 0.75], np.float32)
+    scales, codes = encode("float16", values)
+    require_canonical(scales, codes)
+    assert (scales.tolist(), codes.tolist()) == ([2.0], [1.0, 0.375])
+
+
 def test_the_norm_bound_leaves_int8_exactly_the_room_that_it_can_need() -> None:
     worst = np.full(BLOCK, 1.5001, np.float32)  # each is rounded up to 2
     worst[0] = 127

@@ -191,7 +191,7 @@ def test_what_is_paid_for_is_trained_to_its_end_and_a_repetition_costs_nothing(
     wait_until(lambda: len(peer.given) == 1)  # late: what the coordinator does with it is its own
     again = peer.request(asked, attempt=2, deadline_s=20.0)
     assert again.fields["code"] == ""
-    assert len(trainer.trained) == 1
+    assert trainer.timeouts == [agent.node.settings.trainer.timeout_s]
     assert held(agent).rounds_used == 1
 
 

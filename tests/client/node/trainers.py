@@ -27,6 +27,7 @@ class SmallTrainer:
         self.reading = PLAIN
         self.loads: list[tuple[str, Path]] = []
         self.trained: list[TrainTask] = []
+        self.timeouts: list[float] = []
         self.fail: LarreyError | None = None
         self.load_fail: LarreyError | None = None
         self.load_s = 0.0
@@ -60,6 +61,7 @@ class SmallTrainer:
 
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         self.trained.append(task)
+        self.timeouts.append(timeout_s)
         self.entered.set()
         self.release.wait(10)
         if self._barred & {"", task.study}:
