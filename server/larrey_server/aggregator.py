@@ -46,6 +46,7 @@ class Outcome:
 
     code: str = ""
     digest: str = ""  # of the new model file
+    memory: str = ""  # digest of what the strategy keeps, empty where it keeps nothing
     norm: float = 0.0  # of a checked update, L2
 
 

@@ -1,21 +1,22 @@
 """The models of one study, one file a round, and their place in the spool.
 
 ``studies/<first 12 digits>/round-0000.safetensors`` is the public starting point, ``round-0003``
-the model after round 3. What a strategy keeps between rounds lies beside as ``round-0003.state``.
-Sites fetch a model by digest, so the newest one is linked into the spool.
+the model after round 3. What a strategy keeps between rounds lies beside as ``round-0003.state``,
+the last two of them. Sites fetch a model by digest, so the newest one is linked into the spool.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from larrey_protocol.canonical import short
 from larrey_protocol.models import initial_parameters, model_layout
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
-from larrey_server.aggregation import sync_folder
+from larrey_server.aggregation import Averaging, sync_folder
 from larrey_server.spool import Spool
 
 __all__ = ["Checkpoints"]
@@ -60,14 +61,46 @@ class Checkpoints:
         """Let sites fetch the model after a round by its digest."""
         spool.adopt(self.model(after_round), digest)
 
-    def holds(self, after_round: int, digest: str) -> bool:
-        """Return whether the model after a round is here and sound."""
-        path = self.model(after_round)
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
+    def holds(self, after_round: int, model: str, memory: str = "") -> bool:
+        """Return whether the model after a round, and what the strategy kept, are here and sound.
 
-    def forget_state(self, after_round: int) -> None:
-        """Remove what the strategy kept after a round that no redo can need."""
-        self.state(after_round).unlink(missing_ok=True)
+        Args:
+            after_round: how many rounds were applied.
+            model: its digest.
+            memory: digest of what the strategy kept, empty where it keeps nothing.
+        """
+        if memory and _digest(self.state(after_round)) != memory:
+            return False
+        return _digest(self.model(after_round)) == model
+
+    def aside(self, order: Averaging, after_round: int) -> Averaging:
+        """Return an order whose results lie beside the checkpoint until `accept`."""
+        model, state = self._aside(after_round)
+        return replace(order, new_model=model, new_state=state)
+
+    def accept(self, after_round: int) -> None:
+        """Let what was made aside take the place of the checkpoint after a round, durably."""
+        model, state = self._aside(after_round)
+        if state.is_file():
+            state.replace(self.state(after_round))
+        model.replace(self.model(after_round))
+        sync_folder(self._folder)
+
+    def forget_states(self, before: int) -> None:
+        """Remove what the strategy kept after earlier rounds than this one."""
+        for path in self._folder.glob("round-*.state"):
+            if path.name < self.state(before).name:
+                path.unlink(missing_ok=True)
+
+    def _aside(self, after_round: int) -> tuple[Path, Path]:
+        model, state = self.model(after_round), self.state(after_round)
+        return model.with_name(model.name + ".again"), state.with_name(state.name + ".again")
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file, empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except (FileNotFoundError, NotADirectoryError):
+        return ""

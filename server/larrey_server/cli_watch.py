@@ -157,6 +157,10 @@ def _round(event: Facts, began: float | None) -> str:
 _SAID: Mapping[str, Callable[[Facts], str]] = {
     "": describe,
     "answer-late": _late,
+    "checkpoint-rebuilt": lambda event: (
+        f"the model after round {event['round']} was lost or altered, and was made again from its"
+        " updates"
+    ),
     "halt-ordered": _ordered,
     "pause-ordered": _ordered,
     "resume-ordered": _ordered,
@@ -172,6 +176,8 @@ _SAID: Mapping[str, Callable[[Facts], str]] = {
     ),
     "study-paused": _paused,
     "study-stalled": lambda event: (
-        f"stalled ({event['code']}): see the coordinator's log, then start it again"
+        f"stands still ({event['code']}): it goes on by itself once that is mended;"
+        " see the coordinator's log"
     ),
+    "study-went-on": lambda _: "goes on",
 }

@@ -102,7 +102,7 @@ class Commander:
         conductor = self._coordinator.conductor(digest)
         status = conductor.status() if conductor is not None else {}
         if conductor is None or status["stop"] == "halt" or status["stalled"]:
-            return  # one that stalled does nothing until a restart, which looks again
+            return  # one that stalled can do nothing now; whoever asks, asks again
         self._coordinator.book.note(COORDINATOR, code, digest)
         conductor.order("halt", 0, by=COORDINATOR, on=time.time(), code=code)
         logger.warning("study halted study=%s code=%s", short(digest), code)

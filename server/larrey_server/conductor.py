@@ -2,7 +2,9 @@
 
 Whatever happens outside is put into the inbox with the time at which it happened and handled in
 that order. A failure that the rules do not know (a full disk, a broken checkpoint) stalls the study
-and says so; nothing was announced that the journal does not hold, so a restart goes on from there.
+and says so; nothing was announced that the journal does not hold. It is tried again after pauses
+that grow, and the study goes on by itself. Its clock stands still meanwhile: no site is late
+because the coordinator could not write.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from larrey_protocol.disk import DISK_CODES, disk_code
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Signed
@@ -34,6 +37,8 @@ from larrey_server.round_values import (
     Ticked,
 )
 from larrey_server.spool import Spool
+from larrey_server.standstill import Standstill
+from larrey_server.storage import Storage
 from larrey_server.study_messages import Arrived, Late, Message, Surroundings
 from larrey_server.study_run import StudyRun
 
@@ -41,6 +46,7 @@ __all__ = ["Conductor"]
 
 logger = logging.getLogger(__name__)
 _GLANCE_S = 0.02  # how often a caller who waits looks whether the loop still runs
+_GLANCE_AT_DISK_S = 1.0  # how often a study that waits for the disk looks whether it is there
 
 
 class Conductor:
@@ -58,14 +64,16 @@ class Conductor:
         publish: Callable[[dict[str, Any]], None],  # Any: JSON
         signer: SigningKey,
         wall: Callable[[], float] = time.time,  # seconds since 1970
+        storage: Storage | None = None,
     ) -> None:
         self._study = study
-        self._clock = clock
+        self._standstill = Standstill(clock)
+        self._clock = self._standstill.now
+        self._storage = storage or Storage()
         self._wall = wall
         self._publish = publish
         self._inbox: queue.SimpleQueue[Message | threading.Event | None] = queue.SimpleQueue()
         self._ended = threading.Event()
-        self._stalled = ""
         around = Surroundings(
             journal=journal,
             spool=spool,
@@ -74,7 +82,7 @@ class Conductor:
             publish=publish,
             signer=signer,
             studies=spool.folder.parent / "studies",
-            clock=clock,
+            clock=self._clock,
             wall=wall,
         )
         self._run = StudyRun(study, around, self._inbox.put)
@@ -182,8 +190,8 @@ class Conductor:
         self._inbox.put(Ticked(self._clock()))
 
     def status(self) -> dict[str, Any]:  # Any: JSON
-        """Return the facts that a person watches; ``stalled`` is a code when the loop gave up."""
-        return {**self._run.status(), "stalled": self._stalled}
+        """Return the facts that a person watches; ``stalled`` says why the study stands still."""
+        return {**self._run.status(), "stalled": self._standstill.code}
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the study's end; False if it has not ended."""
@@ -200,35 +208,53 @@ class Conductor:
             self._thread.start()
 
     def _loop(self) -> None:
-        """Handle messages until the study ends; the guard of this thread."""
-        try:
-            self._conduct()
-        except LarreyError as error:
-            self._stall(error.code)
-        except Exception:  # the loop's guard: log, stall, go on from the journal
-            logger.exception("stalled study=%s", self._study.name)
-            self._stall("internal-error")
-
-    def _conduct(self) -> None:
-        while self._run.state.status != "ended":
+        """Handle messages until the study ends."""
+        while not self._run.is_over:
             try:
                 message = self._inbox.get(timeout=self._patience())
             except queue.Empty:
-                message = Ticked(self._clock())
-            if message is None:
-                return
-            if isinstance(message, threading.Event):
-                message.set()
-                continue
-            self._run.handle(message)
+                if not self._standstill.code:
+                    self._run.take(Ticked(self._clock()))
+            else:
+                if message is None:
+                    return
+                self._run.take(message.set if isinstance(message, threading.Event) else message)
+            if not self._standstill.left():
+                self._go_on()
         self._ended.set()
 
     def _patience(self) -> float | None:
         """Return for how many seconds nothing is due."""
+        if self._standstill.code:
+            return self._standstill.left()
         wake = self._run.wake()
         return None if wake is None else max(0.0, wake - self._clock())
 
-    def _stall(self, code: str) -> None:
-        self._stalled = code
-        logger.error("stalled study=%s code=%s", self._study.name, code)
-        self._publish({"event": "study-stalled", "code": code, "status": self.status()})
+    def _go_on(self) -> None:
+        """Do what is due; the guard of this thread."""
+        if fault := self._storage.fault:  # whose end somebody else looks for
+            self._stall(fault, _GLANCE_AT_DISK_S)
+            return
+        try:
+            self._run.go_on()
+        except LarreyError as error:
+            self._stall(error.code)
+        except Exception as error:
+            if not self._standstill.code:
+                logger.exception("failed study=%s", self._study.name)
+            self._stall(disk_code(error) or "internal-error")
+        else:
+            if self._standstill.end():
+                logger.warning("goes on study=%s", self._study.name)
+                self._tell("study-went-on", "")
+
+    def _stall(self, code: str, pause_s: float = 0.0) -> None:
+        if code in DISK_CODES:
+            self._storage.failed(code)
+        if self._standstill.begin(code, pause_s):
+            logger.error("stalled study=%s code=%s", self._study.name, code)
+            self._tell("study-stalled", code)
+
+    def _tell(self, event: str, code: str) -> None:
+        facts = {"event": event, "code": code, "at": self._wall(), "study": self._study.digest}
+        self._publish({**facts, "name": self._study.name, "status": self.status()})

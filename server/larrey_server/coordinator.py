@@ -45,6 +45,7 @@ from larrey_server.seal import Seal
 from larrey_server.settings import CoordinatorSettings
 from larrey_server.site_presence import SitePresence
 from larrey_server.spool import Spool
+from larrey_server.storage import Storage, write_trial
 from larrey_server.studies import StudyBook
 from larrey_server.tally import count
 from larrey_server.watching import describe
@@ -67,9 +68,13 @@ class Coordinator:
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal.open(self.state / "coordinator.db")
         self.journal.on_audit = Seal(self.state, self.signer, time.time).write
+        self.storage = Storage(self._try_to_write)
+        self.storage.changed = metrics.storage_fault
+        self.journal.on_fault = self.storage.failed
         self.registry = registry
         self.metrics = metrics
         self.spool = Spool.open(self.state / "spool")
+        self.spool.on_fault = self.storage.failed
         law = LawBook(self.journal, settings.consortium.key, time.time)
         self.book = StudyBook(self.journal, registry, law)
         self.anchors = AnchorBook(self.journal, registry)
@@ -119,12 +124,15 @@ class Coordinator:
     def resume(self) -> None:
         """Go on with the studies that were running when the coordinator last stopped."""
         rows = self.book.rows()
-        began = [self.journal.round_began(row.digest) for row in rows if row.state == "open"]
+        running = [row for row in rows if row.state == "open"]
+        begun = {row.digest: self.begin(self.book.study(row.digest)) for row in running}
+        began = [self.journal.round_began(row.digest) for row in running]
+        # Conductors hold the updates of the last applied round.
         logger.info("spool swept files=%d", self.spool.sweep(min(began, default=math.inf)))
         for row in rows:
             self._count_study(self.book.study(row.digest))
-            if row.state == "open":
-                conductor = self.begin(self.book.study(row.digest))
+            conductor = begun.get(row.digest)
+            if conductor is not None:
                 conductor.resume()
                 for site in self.book.study(row.digest).file.site_names:
                     if site not in self.registry.sites:
@@ -258,6 +266,14 @@ class Coordinator:
         """Return whether work is accepted."""
         return not self._stopped.is_set()
 
+    def is_sound(self) -> bool:
+        """Return whether work is accepted and can be written down."""
+        return self.is_ready() and not self.storage.fault
+
+    def _try_to_write(self) -> None:
+        write_trial(self.state)
+        self.journal.try_commit()
+
     def stop(self) -> None:
         """Stop all studies where they are; the journal knows how to go on."""
         self._stopped.set()
@@ -319,6 +335,7 @@ class Coordinator:
             clock=time.monotonic,
             publish=lambda event: self._publish(study, event),
             signer=self.signer,
+            storage=self.storage,
         )
         with self._lock:
             self._running[study.digest] = (conductor, courier)
@@ -373,6 +390,7 @@ class Coordinator:
                 logger.exception("look failed")
 
     def _look(self, tick: int) -> None:
+        self.storage.look()
         self.presence.look()
         self._halt_lapsed()
         if tick % _CLOSING_TICKS == 0:

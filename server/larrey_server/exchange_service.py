@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import grpc
 
+from larrey_protocol.disk import DISK_CODES
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
 from larrey_protocol.signed import Signed
 from larrey_protocol.v1 import larrey_pb2 as wire
@@ -274,7 +275,7 @@ def chunks(descriptor: int, offset: int) -> Iterator[wire.Chunk]:
 
 
 def _status(error: LarreyError) -> grpc.StatusCode:
-    if error.code == "upload-too-large":
+    if error.code in {"upload-too-large", *DISK_CODES}:
         return grpc.StatusCode.RESOURCE_EXHAUSTED
     if error.code == "upload-superseded":
         return grpc.StatusCode.ABORTED

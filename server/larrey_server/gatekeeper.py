@@ -8,7 +8,6 @@ calls in flight are cancelled at once.
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from larrey_protocol.disk import disk_code
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Member, Registry
 
@@ -234,6 +234,6 @@ def _counting(parts: Iterator[Any], count: Callable[[float], None]) -> Iterator[
 
 def _fault(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Return what a caller may know of our own failure."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED, "disk-full"
+    if code := disk_code(error):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, code
     return grpc.StatusCode.INTERNAL, "internal-error"

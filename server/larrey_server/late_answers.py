@@ -1,12 +1,13 @@
-"""Which answers came too late to count. Pure."""
+"""Which answers came too late to count."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from larrey_server.journal import Journal
 from larrey_server.round_values import Cell, State, TaskKey
 
-__all__ = ["is_too_late"]
+__all__ = ["LateAnswers", "is_too_late"]
 
 
 def is_too_late(state: State, cells: Iterable[Cell], site: str, key: TaskKey) -> bool:
@@ -32,3 +33,22 @@ def is_too_late(state: State, cells: Iterable[Cell], site: str, key: TaskKey) ->
         for cell in cells
     )
     return 0 < key.round <= state.applied and not counts
+
+
+class LateAnswers:
+    """The answers to one study that came too late, each told once; for one thread."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._told: set[tuple[str, int, str]] = set()
+
+    def is_news(self, state: State, site: str, key: TaskKey) -> bool:
+        """Return whether an update is late and was not told before."""
+        if (site, key.round, key.phase) in self._told:
+            return False
+        rows = self._journal.contributions(state.plan.study)
+        return is_too_late(state, [row.cell for row in rows], site, key)
+
+    def told(self, site: str, key: TaskKey) -> None:
+        """Note that it is on record."""
+        self._told.add((site, key.round, key.phase))

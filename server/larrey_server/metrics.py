@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from larrey_protocol.disk import DISK_CODES
+
 __all__ = ["Metrics"]
 
 _AUTH_REASONS = ("unknown_key", "not_member", "bad_signature", "bad_invitation")
@@ -85,6 +87,8 @@ class Metrics:
         self._round_seconds.labels(study)
         self.study_waits(study, is_gathering=False, excluded=0)
         self.study_stopped(study, "")
+        self.study_stalled(study, is_stalled=False)
+        self._rebuilt.labels(study)
         for outcome in _ROUND_OUTCOMES:
             self._rounds.labels(study, outcome)
         for site in sites:
@@ -159,6 +163,19 @@ class Metrics:
         for one in _STOPS:
             self._stopped.labels(study, one).set(1 if one == stop else 0)
 
+    def study_stalled(self, study: str, *, is_stalled: bool) -> None:
+        """Set whether a study stands still because of the coordinator itself."""
+        self._stalled.labels(study).set(is_stalled)
+
+    def checkpoint_rebuilt(self, study: str) -> None:
+        """Count a checkpoint that was lost or altered and made again."""
+        self._rebuilt.labels(study).inc()
+
+    def storage_fault(self, code: str) -> None:
+        """Set what keeps the state folder from being written, nothing ("") among it."""
+        for one in sorted(DISK_CODES):
+            self._storage.labels(one).set(one == code)
+
     def study_ended(self, study: str, outcome: str) -> None:
         """Count a study by how it ended: complete, partial or failed."""
         self._runs.labels(study, outcome.lower()).inc()
@@ -189,6 +206,9 @@ class Metrics:
         )
         name = "larrey_tls_certificate_expiry_timestamp_seconds"
         self._expiry = self._gauge(name, "notAfter of our certificates", ["role"])
+        text = "1 while that keeps the state folder from being written"
+        self._storage = self._gauge("larrey_coordinator_storage_fault", text, ["code"])
+        self.storage_fault("")
 
     def _build_rounds(self) -> None:
         one = ["study"]
@@ -196,6 +216,10 @@ class Metrics:
         self._active = self._gauge("larrey_run_active", "1 while a study runs", one)
         stopped = "1 while an order to pause or halt holds"
         self._stopped = self._gauge("larrey_run_stopped", stopped, ["study", "stop"])
+        stalled = "1 while a study stands still because of the coordinator itself"
+        self._stalled = self._gauge("larrey_run_stalled", stalled, one)
+        rebuilt = "Models that were lost or altered on disk and made again"
+        self._rebuilt = self._counter("larrey_checkpoints_rebuilt", rebuilt, one)
         self._number = self._gauge("larrey_round_number", "Round in progress, 0 if none", one)
         self._planned = self._gauge("larrey_rounds_planned", "Rounds the study is to do", one)
         self._quorum = self._gauge("larrey_quorum_required", "Least sites for a round", one)

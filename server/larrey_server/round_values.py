@@ -191,6 +191,7 @@ class State:
         asked: when each site got the last request of this attempt.
         extended_s: seconds that persons added to the open attempt.
         is_repeat: whether sites may have stored answers, whose speed says nothing.
+        memory: digest of what the strategy keeps after the last applied round, if it keeps any.
     """
 
     plan: Plan
@@ -224,6 +225,7 @@ class State:
     asked: Mapping[str, float] = field(default_factory=dict)
     extended_s: float = 0.0
     is_repeat: bool = False
+    memory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +332,7 @@ class Aggregated:
     model: str = ""
     code: str = ""
     metrics: Metrics = field(default_factory=dict)
+    memory: str = ""  # digest of what the strategy keeps between rounds, if it keeps any
 
 
 Event: TypeAlias = (

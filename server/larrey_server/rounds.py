@@ -66,12 +66,28 @@ __all__ = [
     "expects",
     "next_wake",
     "task_key",
+    "task_of",
 ]
 
 
 def begin(plan: Plan, model: str) -> State:
     """Return the state before launch; ``model`` is the digest of the starting point."""
     return State(plan, model, spares_left=plan.spare_rounds)
+
+
+def task_of(state: State, model_bytes: int, *, at: float, peer_head: str) -> Task:
+    """Return the request of the present phase.
+
+    Args:
+        state: with an open attempt.
+        model_bytes: size of the model that sites fetch.
+        at: now; the rest of the phase's time goes with the request.
+        peer_head: where the coordinator's audit trail stands, ``seq:hash``.
+    """
+    key, left = task_key(state), max(0.0, deadline(state) - at)
+    return Task(
+        key.study, key.round, key.phase, key.attempt, key.model, model_bytes, left, peer_head
+    )
 
 
 def advance(state: State, event: Event) -> Step:  # noqa: C901, PLR0911 - one case an event
@@ -175,8 +191,9 @@ def _aggregated(state: State, event: Aggregated) -> Step:
     there = {cell.site for cell in cells if cell.outcome == "contributed"} - set(state.missed)
     missed = tuple(site for site in state.joined if site not in there)
     state = replace(
-        state, model=event.model, applied=state.round, missed=missed, metrics=event.metrics
-    )
+        state, model=event.model, memory=event.memory, applied=state.round,
+        missed=missed, metrics=event.metrics,
+    )  # fmt: skip
     if state.round < state.plan.rounds:
         state = replace(state, round=state.round + 1, attempt=1, is_repeat=False, extended_s=0.0)
         return open_attempt(state, event.at, cells)

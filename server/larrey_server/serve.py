@@ -107,7 +107,7 @@ class Hub:
             self._probes = Probes(
                 settings.listen.metrics,
                 expose=self.metrics.expose,
-                is_ready=self.coordinator.is_ready,
+                is_ready=self.coordinator.is_sound,
             )
         self.coordinator.resume()
         self._server.start()

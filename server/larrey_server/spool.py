@@ -4,7 +4,8 @@ A blob is a file named by the hex digits of its SHA-256, so a name can neither e
 be chosen by the sender. An upload grows in ``<hex>.part`` and resumes where it was cut; it becomes
 a blob by rename once its bytes hash to its name. Payload is not synced to disk: a blob that
 survived a power cut torn is found by its digest before it is used again, and is fetched anew.
-Who may read or write which blob is decided by the caller.
+Who may read or write which blob is decided by the caller. Where the disk is to blame for what
+cannot be written, that is a `DiskError`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from larrey_protocol.canonical import DIGEST, digest_bytes
+from larrey_protocol.disk import DiskError, disk_errors
 from larrey_protocol.errors import IntegrityError, Refusal
 from larrey_protocol.waypoints import reached
 
@@ -99,6 +101,7 @@ class Spool:
         self._writers: dict[tuple[str, str], SpoolWriter] = {}  # by blob and owner
         self._adopted: Counter[str] = Counter()
         self._sound: set[str] = set()  # blobs whose bytes this process has hashed or made
+        self.on_fault: Callable[[str], None] = lambda _: None  # told the code of each `DiskError`
 
     @classmethod
     def open(cls, folder: Path, *, limit_bytes: int = 16 << 30) -> Spool:
@@ -155,20 +158,22 @@ class Spool:
             IntegrityError: ``bad-digest``, or ``wrong-digest`` when the bytes are not the blob;
                 they are then removed.
             Refusal: ``upload-too-large`` or ``upload-gap``.
+            DiskError: the disk takes no more; what came stays.
         """
         path = self.path(digest)
         if not 0 <= offset <= total <= self._limit_bytes:
             raise Refusal("upload-too-large", f"{total} bytes from {offset} were announced")
-        with self._lock:
-            if (older := self._writers.get((digest, owner))) is not None:
-                older.supersede()
-            writer = SpoolWriter(_part(path, owner), total, offset)
-            self._writers[digest, owner] = writer
-        try:
-            writer.catch_up()
-            yield writer
-        finally:
-            self._finish(digest, owner, writer)
+        with self._telling():
+            with self._lock:
+                if (older := self._writers.get((digest, owner))) is not None:
+                    older.supersede()
+                writer = SpoolWriter(_part(path, owner), total, offset)
+                self._writers[digest, owner] = writer
+            try:
+                writer.catch_up()
+                yield writer
+            finally:
+                self._finish(digest, owner, writer)
 
     def add_bytes(self, data: bytes) -> str:
         """Return the digest under which ``data`` now lies here."""
@@ -185,17 +190,17 @@ class Spool:
         dropped, until it was released as often as adopted.
         """
         target = self.path(digest)
-        with self._lock:
+        with self._telling(), self._lock:
+            if not target.exists() or not target.samefile(path):
+                part = target.with_name(target.name + ".copy")
+                part.unlink(missing_ok=True)
+                try:
+                    os.link(path, part)
+                except OSError:
+                    shutil.copyfile(path, part)
+                part.replace(target)  # what lay there may be torn
             self._adopted[digest] += 1
             self._sound.add(digest)
-            if target.exists():
-                return
-            try:
-                os.link(path, target)
-            except OSError:
-                copy = target.with_name(target.name + ".copy")
-                shutil.copyfile(path, copy)
-                copy.replace(target)
 
     def keep(self, digest: str) -> None:
         """Let the blob stay, whoever drops it, until it was released as often as kept."""
@@ -248,6 +253,16 @@ class Spool:
                     path.unlink()
                     swept += 1
         return swept
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise `DiskError` where the disk is to blame, and tell its code."""
+        try:
+            with disk_errors():
+                yield
+        except DiskError as error:
+            self.on_fault(error.code)
+            raise
 
     def _finish(self, digest: str, owner: str, writer: SpoolWriter) -> None:
         """Close an upload and, if it is whole, turn it into the blob."""

@@ -15,7 +15,7 @@ from larrey_server.journal import Journal
 from larrey_server.round_values import Courier, Event, TaskKey
 from larrey_server.spool import Spool
 
-__all__ = ["Arrived", "Averaged", "Checked", "Late", "Message", "Surroundings"]
+__all__ = ["Arrived", "Averaged", "Checked", "Late", "Message", "Replayed", "Surroundings", "pace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,18 @@ class Averaged:
     order: tuple[int, int]  # round and attempt
 
 
-Message: TypeAlias = Event | Arrived | Late | Checked | Averaged
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The worker replayed, or could not replay, the last applied round."""
+
+    outcome: Outcome
+
+
+Message: TypeAlias = Event | Arrived | Late | Checked | Averaged | Replayed
+
+
+def pace(answer: Arrived, since: float) -> tuple[float, float]:
+    """Return the seconds that a site worked, and moved bytes, since it was asked."""
+    seconds = max(0.0, answer.at - since)
+    transfer = min(seconds, max(0.0, answer.transfer_s))
+    return seconds - transfer, transfer

@@ -3,7 +3,8 @@
 Single-threaded: `handle` takes one message after the other (`larrey_server.conductor` feeds it
 from an inbox; tests feed it directly). A commit always comes before what it announces. The worker
 answers through ``post``, as a message like any other. What a kill interrupts is done again after
-the restart: sites answer from their store, aggregation is deterministic.
+the restart: sites answer from their store, aggregation is deterministic. What a failure interrupts
+(a full disk, a worker that could not be started) is taken up by `go_on` where it stopped.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.models import phase_layout
 from larrey_protocol.norms import norm_bound
-from larrey_protocol.signed import Receipt, sign
+from larrey_protocol.signed import Receipt
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
-from larrey_server.certificate import make_certificate
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.contributions import averaging, mean_metrics
-from larrey_server.journal import ContributionRow, Transition
-from larrey_server.late_answers import is_too_late
+from larrey_server.held_updates import HeldUpdates
+from larrey_server.journal import ContributionRow
+from larrey_server.late_answers import LateAnswers
+from larrey_server.rebuilding import Mender, rebuilt_record
 from larrey_server.receipt_check import matching_receipt
+from larrey_server.round_cells import updates
 from larrey_server.round_values import (
     Action,
     Aggregate,
@@ -44,12 +48,22 @@ from larrey_server.round_values import (
     Ticked,
     plan_of,
     restore,
-    snapshot,
-)
-from larrey_server.rounds import advance, begin, deadline, expects, next_wake, task_key
-from larrey_server.step_record import late_record, step_record
-from larrey_server.study_messages import Arrived, Averaged, Checked, Late, Message, Surroundings
+)  # fmt: skip
+from larrey_server.rounds import advance, begin, expects, next_wake, task_of
+from larrey_server.step_record import late_record
+from larrey_server.study_messages import (
+    Arrived,
+    Averaged,
+    Checked,
+    Late,
+    Message,
+    Replayed,
+    Surroundings,
+    pace,
+)  # fmt: skip
+from larrey_server.transitions import transition
 from larrey_server.watching import changes, describe
+from larrey_server.work_queue import Work, WorkQueue, failing_once
 
 __all__ = ["Arrived", "Averaged", "Checked", "Message", "StudyRun", "Surroundings"]
 
@@ -64,20 +78,54 @@ class StudyRun:
     def __init__(self, study: Study, around: Surroundings, post: Callable[[Message], None]) -> None:
         self._study = study
         self._around = around
+        self._name = study.name
         self._post = post
         self._checkpoints = Checkpoints(around.studies, study)
         self._checking: dict[str, Arrived] = {}
         self._signed: dict[str, dict[str, bytes]] = {}  # receipts of the open attempt, by phase
-        self._uploads: set[str] = set()  # updates that counted in some attempt of the open round
-        self._kept: set[str] = set()  # updates that nobody else may drop from the spool
         self._sent: dict[str, Task] = {}
-        self._late: set[tuple[str, int, str]] = set()  # answers that came too late, as told
+        self._late = LateAnswers(around.journal)
         self._offered = ""  # digest of the model that sites may fetch
         self._epsilon: dict[str, float] = {}
+        self._due = WorkQueue()
+        self._mender = Mender(
+            study, around, self._checkpoints, lambda outcome: post(Replayed(outcome))
+        )
         self.state = self._recall()
+        last = self._mender.last_updates(self.state)
+        self._updates = HeldUpdates(around.spool, [update for _, update in last])
 
     def handle(self, message: Message) -> None:
-        """Take one message; all consequences are carried out when it returns."""
+        """Take one message; all consequences are carried out when it returns.
+
+        Raises:
+            Exception: something failed; it and what comes after wait for `go_on`.
+        """
+        self.take(message)
+        self.go_on()
+
+    def take(self, message: Message | Work) -> None:
+        """Put a message, or a call, behind what is due."""
+        if isinstance(message, Replayed):
+            self._due.is_waiting = False
+            self._due.first(partial(self._heard, message))
+        else:
+            self._due.last(message if callable(message) else partial(self._heard, message))
+
+    def go_on(self) -> None:
+        """Do what is due; after a failure, what failed comes first.
+
+        Raises:
+            Exception: as `handle`.
+        """
+        self._due.go_on()
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the study has ended and all that follows from it is done."""
+        return self.state.status == "ended" and self._due.is_empty
+
+    def _heard(self, message: Message) -> None:  # noqa: C901 - one case a message
         match message:
             case Arrived():
                 self._arrived(message)
@@ -91,6 +139,8 @@ class StudyRun:
                 self._launched(message)
             case Resumed():
                 self._resumed(message)
+            case Replayed():
+                self._replayed(message)
             case Ticked() if self._checking:
                 pass  # an answer that came in time is still being checked
             case _:
@@ -98,17 +148,16 @@ class StudyRun:
 
     def wake(self) -> float | None:
         """Return when `Ticked` is due next, None while only messages matter."""
-        return None if self._checking else next_wake(self.state, self._around.clock())
+        if self._checking or self._due.is_waiting:
+            return None
+        return next_wake(self.state, self._around.clock())
 
     def status(self) -> dict[str, Any]:  # Any: JSON
         """Return the facts a person watches; safe to call from any thread."""
+        at, wall = self._around.clock(), self._around.wall()
+        checking, epsilon = tuple(self._checking), dict(self._epsilon)
         return describe(
-            self._study,
-            self.state,
-            at=self._around.clock(),
-            checking=tuple(self._checking),
-            epsilon=dict(self._epsilon),
-            wall=self._around.wall(),
+            self._study, self.state, at=at, checking=checking, epsilon=epsilon, wall=wall
         )
 
     def _recall(self) -> State:
@@ -130,17 +179,37 @@ class StudyRun:
 
     def _resumed(self, event: Resumed) -> None:
         """Go on where the journal ends, with a model that is still what it was."""
-        state = self.state
-        if state.status in {"waiting", "ended"}:
+        if self.state.status not in {"waiting", "ended"}:
+            self._due.first(self._mend, self._offer, partial(self._feed, event))
+
+    def _mend(self) -> None:
+        """See that the newest model is what the journal says; have it made again if it is not."""
+        found = self._mender.look(self.state)
+        if found == "rebuilt":
+            self._due.first(self._tell_rebuilt)
+        self._due.is_waiting = found == "asked"
+
+    def _replayed(self, message: Replayed) -> None:
+        if message.outcome.code == "aggregator-stopped":
+            self._due.first(self._mend)  # the coordinator ends; the next one looks again
+            self._due.is_waiting = True
             return
-        if not self._checkpoints.holds(state.applied, state.model):
-            raise IntegrityError(
-                "checkpoint-broken",
-                f"the model after round {state.applied} is missing or is not the recorded one",
-                "Restore the studies folder from a backup, then start again.",
-            )
-        self._offer()
-        self._feed(event)
+        try:
+            self._mender.accept(self.state, message.outcome)
+        except IntegrityError as error:
+            self._due.first(failing_once(error), self._mend)
+        else:
+            self._due.first(self._tell_rebuilt)
+
+    def _tell_rebuilt(self) -> None:
+        state = self.state
+        self._around.journal.note(rebuilt_record(state, self._around.wall()))
+        logger.warning("checkpoint rebuilt study=%s round=%d", self._name, state.applied)
+        if self._offered:  # in the bytes that were there before
+            self._around.spool.release(self._offered)
+            self._offered = ""
+            self._offer()
+        self._publish([{"event": "checkpoint-rebuilt", "round": state.applied}])
 
     def _arrived(self, answer: Arrived) -> None:
         """Judge an answer: its receipt here, its update in the worker."""
@@ -159,7 +228,7 @@ class StudyRun:
         except IntegrityError as error:
             self._take(answer, error.code)
             return
-        self._keep(answer.update)
+        self._updates.hold(answer.update)
         reached("coordinator.update-kept")
         if not self._around.spool.complete(answer.update):
             self._take(answer, "update-missing")
@@ -192,11 +261,11 @@ class StudyRun:
     def _take(self, answer: Arrived, code: str, receipt: Receipt | None = None) -> None:
         """Hand a judged answer to the rules; one with a code does not count."""
         phase = answer.key.phase
-        work, transfer = self._pace(answer)
+        work, transfer = pace(answer, self.state.asked.get(answer.site, answer.at))
         reply = Reply(answer.site, phase, code=code)
         if not code and receipt is not None:
             self._keep_epsilon(answer.site, receipt.epsilon)
-            self._uploads.add(answer.update)
+            self._updates.count(answer.update)
             if answer.receipt:
                 self._signed.setdefault(answer.site, {})[phase] = answer.receipt.to_bytes()
             nbytes, spent = receipt.update_bytes, receipt.epsilon
@@ -209,54 +278,25 @@ class StudyRun:
         self._feed(Replied(answer.at, key, reply))
         reached("coordinator.answer-counted")
 
-    def _pace(self, answer: Arrived) -> tuple[float, float]:
-        """Return how long a site worked and moved bytes since it was asked."""
-        seconds = max(0.0, answer.at - self.state.asked.get(answer.site, answer.at))
-        transfer = min(seconds, max(0.0, answer.transfer_s))
-        return seconds - transfer, transfer
-
     def _ignore(self, answer: Arrived) -> None:
         """Drop an answer that nobody waits for: too late, which goes on record, or a repetition."""
         logger.info("ignored study=%s site=%s round=%s", self._name, answer.site, answer.key.round)
         self._drop(answer.update)
-        is_late = self._is_news(answer)
+        is_late = not answer.code and self._late.is_news(self.state, answer.site, answer.key)
         if is_late:
             self._around.journal.note(late_record(answer.site, answer.key, self._around.wall()))
+            self._late.told(answer.site, answer.key)
         kind = "answer-late" if is_late else "answer-ignored"
         self._publish([{"event": kind, "site": answer.site, "round": answer.key.round}])
 
-    def _is_news(self, answer: Arrived) -> bool:
-        """Return whether an answer is late and was not told before."""
-        place = (answer.site, answer.key.round, answer.key.phase)
-        if answer.code or place in self._late:
-            return False
-        rows = self._around.journal.contributions(self._study.digest)
-        if not is_too_late(self.state, [row.cell for row in rows], answer.site, answer.key):
-            return False
-        self._late.add(place)
-        return True
-
-    def _keep(self, update: str) -> None:
-        """Hold an update here, whatever other sites and studies do with the same bytes."""
-        if update not in self._kept:
-            self._kept.add(update)
-            self._around.spool.keep(update)
-
     def _drop(self, update: str) -> None:
         """Forget an update unless an answer that counts, or may yet count, names it."""
-        needed = self._uploads | {answer.update for answer in self._checking.values()}
-        if update in self._kept - needed:
-            self._kept.remove(update)
-            self._around.spool.release(update)
-        elif update and update not in needed:
-            self._around.spool.drop(update)
+        self._updates.drop(update, [answer.update for answer in self._checking.values()])
 
     def _averaged(self, message: Averaged) -> None:
         """Go on with the next model, unless its attempt was halted meanwhile.
 
-        Raises:
-            IntegrityError: the coordinator could not make it. That is no site's fault and has to
-                be mended here, so the round stays open in the journal.
+        That the coordinator could not make it is no site's fault; it is tried again.
         """
         outcome, state = message.outcome, self.state
         is_current = message.order == (state.round, state.attempt) and state.status == "closing"
@@ -264,24 +304,42 @@ class StudyRun:
             return
         if outcome.code:
             text = f"round {self.state.round} of {self._name} could not be aggregated"
-            raise IntegrityError(outcome.code, text, "Mend it, then start the coordinator again.")
+            failure = IntegrityError(outcome.code, text, "See the coordinator's log.")
+            self._due.first(failing_once(failure), self._mend, self._aggregate)
+            return
         reached("coordinator.model-made")
         metrics = mean_metrics(self._study, self.state, self._around.spool.path)
-        self._feed(Aggregated(self._around.clock(), outcome.digest, metrics=metrics))
+        now = self._around.clock()
+        self._feed(Aggregated(now, outcome.digest, metrics=metrics, memory=outcome.memory))
+
+    def _aggregate(self) -> None:
+        """Have the next model made of the closing round's updates."""
+        order = averaging(
+            self._study,
+            self.state.round,
+            updates(self.state),
+            checkpoints=self._checkpoints,
+            path=self._around.spool.path,
+        )
+        attempt = self.state.round, self.state.attempt
+        self._around.aggregator.aggregate(
+            order, lambda outcome: self._post(Averaged(outcome, attempt))
+        )
+        reached("coordinator.aggregate-asked")
 
     def _feed(self, event: Event) -> None:
-        """Let the rules decide, make it durable, then carry it out and tell those who watch."""
+        """Let the rules decide, make it durable; next, carry it out and tell those who watch."""
         before = self.state
         after, actions = advance(before, event)
         cells = tuple(cell for a in actions if isinstance(a, Commit) for cell in a.cells)
         if any(isinstance(action, Commit) for action in actions):
             rows = tuple(ContributionRow(cell, self._receipts_of(cell)) for cell in cells)
-            self._around.journal.commit(self._transition(before, after, rows))
+            step = transition(self._study, self._around, before=before, after=after, rows=rows)
+            self._around.journal.commit(step)
             reached("coordinator.journal-committed")
         self.state = after
-        for action in actions:
-            self._carry_out(action, before)
-        self._publish(changes(before, after, cells))
+        consequences = [partial(self._carry_out, action, before) for action in actions]
+        self._due.first(*consequences, lambda: self._publish(changes(before, after, cells)))
 
     def _carry_out(self, action: Action, before: State) -> None:
         match action:
@@ -290,7 +348,12 @@ class StudyRun:
             case Send() if self._is_checking(action.site):
                 pass  # its answer is here already
             case Send():
-                task = self._sent[action.site] = self._task()
+                task = self._sent[action.site] = task_of(
+                    self.state,
+                    self._checkpoints.layout.nbytes,
+                    at=self._around.clock(),
+                    peer_head=self._around.journal.head(),
+                )
                 self._around.courier.send(action.site, task)
                 reached("coordinator.task-sent")
             case Cancel() if action.site in self._sent:
@@ -298,26 +361,7 @@ class StudyRun:
             case Cancel():
                 pass  # it was away all the time
             case Aggregate():
-                order = averaging(
-                    self._study,
-                    self.state.round,
-                    action.updates,
-                    checkpoints=self._checkpoints,
-                    path=self._around.spool.path,
-                )
-                attempt = self.state.round, self.state.attempt
-                self._around.aggregator.aggregate(
-                    order, lambda outcome: self._post(Averaged(outcome, attempt))
-                )
-                reached("coordinator.aggregate-asked")
-
-    def _task(self) -> Task:
-        key, layout = task_key(self.state), self._checkpoints.layout
-        left = max(0.0, deadline(self.state) - self._around.clock())
-        head = self._around.journal.head()
-        return Task(
-            key.study, key.round, key.phase, key.attempt, key.model, layout.nbytes, left, head
-        )
+                self._aggregate()
 
     def _forget(self, cells: tuple[Cell, ...], before: State) -> None:
         """Let go of what the step that is now durable no longer needs, and offer its model."""
@@ -327,40 +371,15 @@ class StudyRun:
         if ended:
             self._checking.clear()  # nobody will hear what the worker finds
         if self.state.round != before.round or ended:
-            self._uploads.clear()
-            for update in tuple(self._kept):
-                self._drop(update)
-            self._checkpoints.forget_state(self.state.applied - 1)
+            applied = [] if ended else [c.update for c in cells if c.outcome == "contributed"]
+            self._updates.close_round(applied, [a.update for a in self._checking.values()])
+            self._checkpoints.forget_states(self.state.applied - (0 if ended else 1))
             reached("coordinator.updates-dropped")
         self._offer()
 
     def _receipts_of(self, cell: Cell) -> tuple[bytes, ...]:
         kept = self._signed.get(cell.site, {}) if cell.update else {}
         return tuple(kept[phase] for phase in self.state.plan.phases if phase in kept)
-
-    def _transition(
-        self, before: State, state: State, rows: tuple[ContributionRow, ...]
-    ) -> Transition:
-        record = step_record(before, state, self._around.wall())
-        ended = state.status == "ended"
-        certify = (lambda head: self._certificate(state, head, rows)) if ended else None
-        return Transition(state.plan.study, snapshot(state), record, rows, certify)
-
-    def _certificate(self, state: State, head: str, rows: tuple[ContributionRow, ...]) -> bytes:
-        """Return the signed certificate; ``rows`` are in the same commit."""
-        digest, journal = self._study.digest, self._around.journal
-        answers = journal.answers(digest)
-        certificate = make_certificate(
-            self._study,
-            state,
-            (*journal.contributions(digest), *rows),
-            declined={a.site: a.code for a in answers if a.decision == "refused"},
-            audit_head=head,
-            ended_at=self._around.wall(),
-        )
-        signed = sign(certificate, self._around.signer)
-        reached("coordinator.certificate-signed")
-        return signed.to_bytes()
 
     def _offer(self) -> None:
         """Let sites fetch the newest model, no older one, and none after the end."""
@@ -379,7 +398,3 @@ class StudyRun:
         common = {"at": self._around.wall(), "study": self._study.digest, "name": self._name}
         for fact in facts:
             self._around.publish({**fact, **common, "status": self.status()})
-
-    @property
-    def _name(self) -> str:
-        return self._study.name

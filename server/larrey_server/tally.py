@@ -10,7 +10,11 @@ from larrey_server.metrics import Metrics
 __all__ = ["count"]
 
 
-def count(metrics: Metrics, study: str, event: Mapping[str, Any]) -> None:  # Any: JSON
+def count(  # noqa: C901 - one case an event
+    metrics: Metrics,
+    study: str,
+    event: Mapping[str, Any],  # Any: JSON
+) -> None:
     """Count one event of a study, by the study's name; one that says nothing new counts nothing."""
     status = event["status"]
     excluded = sum(one["state"] == "excluded" for one in status["sites"])
@@ -28,6 +32,10 @@ def count(metrics: Metrics, study: str, event: Mapping[str, Any]) -> None:  # An
             metrics.update_rejected(study, event["site"], event["code"])
         case "answer-late":
             metrics.update_late(study, event["site"])
+        case "checkpoint-rebuilt":
+            metrics.checkpoint_rebuilt(study)
+        case "study-stalled" | "study-went-on":
+            metrics.study_stalled(study, is_stalled=bool(event["code"]))
         case "study-ended":
             metrics.study_ended(study, event["outcome"])
 

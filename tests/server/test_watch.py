@@ -40,6 +40,7 @@ def test_what_stalled_is_not_halted_again_and_again(federation: Federation) -> N
         for site, task in work[:1]:
             assert site.answer(task, study()).accepted
         shutil.rmtree(coordinator.state / "studies" / short(digest))
+        (coordinator.state / "studies" / short(digest)).touch()  # in the way of what would mend it
         for site, task in work[1:]:
             assert site.fetch(str(task.fields["model"]))
             assert site.answer(task, study()).accepted
