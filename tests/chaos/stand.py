@@ -63,6 +63,11 @@ class Program:
         for file in ("armed", "trace", "log"):
             (folder / file).touch()
 
+    @property
+    def pid(self) -> int:
+        """Return the id of its present process, or of the last one."""
+        return self._process.pid if self._process else 0
+
     def start(self) -> None:
         self._keeper.start()
 
