@@ -108,9 +108,6 @@ Group={group}
 ExecStart={program} run --config {config}
 Restart=on-failure
 RestartSec=1
-# Longer pauses after repeated failures (systemd 254 or newer; an older one ignores both lines).
-RestartSteps=8
-RestartMaxDelaySec=60
 TimeoutStopSec=120
 # Where memory runs out the kernel ends the trainer; the node goes on and starts another.
 OOMPolicy=continue
