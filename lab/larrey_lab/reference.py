@@ -1,4 +1,4 @@
-"""Generate the reference pages: JSON Schemas of the files people write, and the command line.
+"""Generate the reference pages: schemas of the files people write, command line, round machine.
 
 ``python -m larrey_lab.reference`` writes them; a test compares them with what the code says now.
 """
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
+from larrey_lab.round_table import BEGIN, END, table
 from larrey_lab.threats import PAGE, threat_model
 from larrey_protocol.contract import Contract
 from larrey_protocol.egress_list import DOCUMENTS, FLOWER_RECORD, LISTED, Field
@@ -34,6 +35,8 @@ _FILES: dict[str, type[BaseModel]] = {
     "site": SiteSettings,
     "coordinator": CoordinatorSettings,
 }
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_ARCHITECTURE = "architecture.md"
 _EGRESS = (
     (
         "Generated from `larrey_protocol.egress_list` by `python -m larrey_lab.reference`. What is"
@@ -53,11 +56,18 @@ def pages() -> dict[str, str]:
     """Return every generated page by its path below ``docs/``."""
     schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
     written = {"cli.md": _command_line(), "security/egress.md": _egress(), PAGE: threat_model()}
-    return schemas | written
+    return schemas | written | {_ARCHITECTURE: _architecture()}
 
 
 def _schema(model: type[BaseModel]) -> str:
     return json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _architecture() -> str:
+    """Return a page that is written by hand but for the table of the round machine."""
+    text = (_DOCS / _ARCHITECTURE).read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    return before + table() + rest.partition(END)[2]
 
 
 def _command_line() -> str:

@@ -83,7 +83,7 @@ def _repeat(state: State, at: float) -> Step:
     cells = unapplied(cells_of(state, at))
     state = next_attempt(state)
     if has_quorum(state, members(state)) and not state.spares_left:
-        state = state if state.stop else paused_itself(state, "below-quorum")
+        state = paused_itself(state, "below-quorum")
     elif has_quorum(state, members(state)):
         state = replace(state, spares_left=state.spares_left - 1)
     return open_attempt(state, at, cells)

@@ -94,8 +94,10 @@ def call(state: State, at: float) -> Step:
 
 
 def paused_itself(state: State, code: str) -> State:
-    """Return the state of a study that cannot go on without people, between two attempts."""
-    return replace(state, status="paused", stop="pause", stop_code=code, stop_by="", stop_on=0.0)
+    """Return the state of a study that cannot go on without people; their own stop stays."""
+    if state.stop:
+        return replace(state, status="paused")
+    return replace(state, status="paused", stop="pause", stop_code=code)
 
 
 def next_attempt(state: State) -> State:

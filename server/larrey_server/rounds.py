@@ -99,7 +99,7 @@ def advance(state: State, event: Event) -> Step:  # noqa: C901, PLR0911 - one ca
         case Launched():
             return _launched(state, event)
         case Resumed():
-            return _resumed(state, event), ()
+            return _resumed(state, event)
         case SiteUp():
             return _site_up(state, event)
         case SiteDown():
@@ -129,15 +129,16 @@ def _launched(state: State, event: Launched) -> Step:
     return open_attempt(state, event.at)
 
 
-def _resumed(state: State, event: Resumed) -> State:
+def _resumed(state: State, event: Resumed) -> Step:
     """Return the state on a new clock: the open attempt gathers again and has its time anew."""
     away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
     state = replace(state, away=away, windows={}, asked={}, opened_at=event.at)
     if state.status not in {"gathering", "open", "closing"}:
-        return state
-    return replace(
+        return state, ()
+    state = replace(
         state, status="gathering", is_repeat=True, phase=0, pending=(), replies=(), cells=()
     )
+    return settle(state, event.at)  # too few sites may have been left
 
 
 def _site_up(state: State, event: SiteUp) -> Step:

@@ -161,10 +161,11 @@ def test_a_site_that_answers_is_waited_for_again() -> None:
 
 
 def test_a_site_that_came_late_into_a_round_is_not_blamed_for_its_end() -> None:
-    state, _ = play(opened(up=("alpha", "beta")), SiteUp(50.0, "gamma"))
-    state, _ = answer_all(state, ("alpha", "beta"), 55.0)
+    before, _ = play(paced(opened(up=("alpha", "beta")), 5.0), SiteUp(50.0, "gamma"))
+    state, _ = answer_all(before, ("alpha", "beta"), 55.0)
     state, _ = play(state, Ticked(60.0))
-    assert (state.status, state.overdue, state.pace.get("gamma")) == ("closing", {}, None)
+    assert (state.status, state.cells[2].outcome, state.overdue) == ("closing", "late", {})
+    assert state.pace["gamma"] == before.pace["gamma"]
 
 
 def test_a_site_that_is_away_teaches_nothing_about_its_pace() -> None:

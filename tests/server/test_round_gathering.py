@@ -91,6 +91,13 @@ def test_a_gathering_study_pauses_when_too_few_sites_are_left_for_good() -> None
     assert (state.status, state.stop_code, actions) == ("paused", "too-few-sites", [Commit()])
 
 
+def test_a_study_that_was_left_by_too_many_in_its_round_pauses_when_it_starts_again() -> None:
+    state, _ = play(opened(), *(SiteStopped(1.0, s, "site-withdrawn") for s in ("beta", "gamma")))
+    assert state.status == "open"
+    state, actions = play(state, Resumed(5.0))
+    assert (state.status, state.stop_code, actions) == ("paused", "too-few-sites", [Commit()])
+
+
 def test_a_quorum_that_goes_between_two_rounds_is_waited_for() -> None:
     state, _ = answer_all(opened(), SITES)
     state, _ = play(state, SiteDown(1.5, "alpha"), SiteDown(1.5, "beta"))
@@ -182,11 +189,14 @@ def test_a_site_that_approves_late_joins_at_the_next_opening_in_roster_order() -
 
 @pytest.mark.parametrize("applied", [0, 1])
 def test_a_study_is_partial_where_a_late_joiner_missed_a_round(applied: int) -> None:
+    """Also where it is there for all that is left, the open round being retried for it."""
     state, _ = play(launched(sites=("alpha", "beta")), *(SiteUp(0.0, s) for s in ("alpha", "beta")))
     for number in range(1, applied + 1):
         state, _ = answer_all(state, ("alpha", "beta"))
         state, _ = play(state, Aggregated(2.0, f"m{number}"))
     state, _ = play(state, SiteJoined(3.0, "gamma"), SiteUp(3.0, "gamma"))
+    if applied:
+        state, _ = play(state, order("retry"))
     while state.status == "open":
         state, _ = answer_all(state, state.pending)
         state, _ = play(state, Aggregated(4.0, f"m{state.round}"))

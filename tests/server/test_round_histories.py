@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from larrey_lab.round_table import event_name, transitions
 from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_server.certificate import make_certificate
 from larrey_server.journal import ContributionRow
@@ -31,6 +32,7 @@ from larrey_server.round_values import (
     SiteStopped,
     SiteUp,
     SiteWindow,
+    State,
     TaskKey,
     Ticked,
 )
@@ -43,6 +45,9 @@ from tests.server.study_bench import SITES, make_study
 STUDY = make_study(rounds=3)
 CODES = ("", "", "", "", "", "trainer-crashed", "budget-exhausted", "outside-window")
 RUNNING = {"gathering", "open", "closing"}
+TABLE = {(one.status, one.event, one.after) for one in transitions()}
+SHOW_THE_TIME = {"SiteUp", "SiteDown", "SiteWindow", "SiteStopped", "Replied"}
+SHOW_THE_TIME |= {"exclude", "include", "extend"}
 site_names = st.sampled_from(SITES)
 
 
@@ -89,10 +94,19 @@ class Histories(RuleBasedStateMachine):
         if self.state.applied > before.applied:
             assert self.state.applied == before.round
             self.applied.append(self.state.applied)
+        self.check_table(before, event)
         cells = actions[0].cells if actions and isinstance(actions[0], Commit) else ()
         told = changes(before, self.state, cells)
         assert all(fact["event"] for fact in told)
         assert step_record(before, self.state, 0.0).action
+
+    def check_table(self, before: State, event: Event) -> None:
+        """What happens is in the table of docs/architecture.md."""
+        after = f"{self.state.status} {self.state.outcome}".strip()
+        name = event_name(event)
+        names = {name, "Ticked"} if name in SHOW_THE_TIME else {name}
+        is_told = any((before.status, name, after) in TABLE for name in names)
+        assert before.status == self.state.status or is_told, (before.status, names, after)
 
     def check_commit(self, actions: tuple[Action, ...]) -> None:
         """A commit is the first action and the only one; what it holds comes back exactly."""
@@ -307,6 +321,7 @@ class Histories(RuleBasedStateMachine):
                 assert wake is not None
                 assert wake <= deadline(state)
                 assert state.pending
+                return
             case "gathering":
                 gone = [one for one in missing(state, self.now) if one.site in self.plan.invited]
                 assert gone
@@ -318,6 +333,7 @@ class Histories(RuleBasedStateMachine):
                 assert (state.pending, state.replies, state.cells) == ((), (), ())
             case _:
                 assert wake is None
+        assert state.pending == ()
 
     @invariant()
     def it_can_be_told(self) -> None:

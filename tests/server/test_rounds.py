@@ -115,6 +115,12 @@ def test_a_refusal_of_an_earlier_attempt_does_not_count() -> None:
     assert play(state, reply(first, "alpha", 61.0, code="trainer-crashed")) == (state, [])
 
 
+def test_an_answer_to_an_attempt_that_was_never_made_does_not_count() -> None:
+    state = opened()
+    later = replace(state, attempt=2)
+    assert play(state, reply(later, "alpha")) == (state, [])
+
+
 def test_an_answer_to_an_earlier_round_does_not_count() -> None:
     first = opened()
     state, _ = answer_all(first, SITES)
