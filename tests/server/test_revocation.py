@@ -98,13 +98,19 @@ class Racing:
 
     def __init__(self, certificate: bytes, end: Callable[[], object]) -> None:
         self._certificate, self._end = certificate, end
-        self._looks = 0
+        self._looks = 0  # into what the gatekeeper holds of this call
         self.aborted: grpc.StatusCode | None = None
 
-    def auth_context(self) -> dict[str, list[bytes]]:
+    def __hash__(self) -> int:
         self._looks += 1
-        if self._looks == 2:
+        if self._looks == 4:  # it is let in, and asked once more who it is
             self._end()
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_pem_cert": [self._certificate]}
 
     def abort(self, code: grpc.StatusCode, _: str) -> None:
