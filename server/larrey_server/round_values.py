@@ -335,19 +335,8 @@ class Aggregated:
     memory: str = ""  # digest of what the strategy keeps between rounds, if it keeps any
 
 
-Event: TypeAlias = (
-    Launched
-    | Resumed
-    | SiteUp
-    | SiteDown
-    | SiteWindow
-    | SiteJoined
-    | Replied
-    | Ticked
-    | Aggregated
-    | Ordered
-    | SiteStopped
-)
+_SiteEvent: TypeAlias = SiteUp | SiteDown | SiteWindow | SiteJoined | SiteStopped
+Event: TypeAlias = Launched | Resumed | _SiteEvent | Replied | Ticked | Aggregated | Ordered
 
 
 @dataclass(frozen=True, slots=True)
