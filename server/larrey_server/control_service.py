@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +22,7 @@ from larrey_server.members_command import answer_members
 from larrey_server.seal import read_seal
 from larrey_server.trail import told
 
-__all__ = ["MAX_WATCHES", "ControlService"]
-
-MAX_WATCHES = 8  # each holds a thread
+__all__ = ["ControlService"]
 
 
 class ControlService(stubs.ControlServicer):
@@ -34,7 +31,6 @@ class ControlService(stubs.ControlServicer):
     def __init__(self, coordinator: Coordinator, gatekeeper: Gatekeeper) -> None:
         self._coordinator = coordinator
         self._gatekeeper = gatekeeper
-        self._watches = threading.BoundedSemaphore(MAX_WATCHES)
 
     def Propose(
         self, request: wire.ProposeRequest, context: grpc.ServicerContext
@@ -63,19 +59,14 @@ class ControlService(stubs.ControlServicer):
         self, request: wire.StudyRequest, context: grpc.ServicerContext
     ) -> Iterator[wire.Event]:
         """Stream the status now, then every event until the study ends."""
-        if not self._watches.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-watches")
-        try:
-            with _explained(context):
-                digest = self._coordinator.book.find(request.study).digest
-            with self._coordinator.feed.watch(digest) as events:
-                context.add_callback(lambda: events.put(None))
-                row = self._coordinator.book.find(digest)
-                yield wire.Event(json=_json(self._coordinator.status(row)))
-                while row.state != "ended" and (event := events.get()) is not None:
-                    yield wire.Event(json=_json(event))
-        finally:
-            self._watches.release()
+        with _explained(context):
+            digest = self._coordinator.book.find(request.study).digest
+        with self._coordinator.feed.watch(digest) as events:
+            context.add_callback(lambda: events.put(None))
+            row = self._coordinator.book.find(digest)
+            yield wire.Event(json=_json(self._coordinator.status(row)))
+            while row.state != "ended" and (event := events.get()) is not None:
+                yield wire.Event(json=_json(event))
 
     def Model(
         self, request: wire.ModelRequest, context: grpc.ServicerContext

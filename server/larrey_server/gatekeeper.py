@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from larrey_protocol.disk import disk_code
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Member, Registry
 
-__all__ = ["MAX_CALLS", "Gatekeeper"]
+__all__ = ["CONTROL", "MAX_CALLS", "MAX_WATCHES", "POOLS", "Gatekeeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +36,25 @@ _RIGHTS = {
     "larrey.v1.Enrolment/Join": frozenset({"invited"}),
     "larrey.v1.Enrolment/Renew": frozenset({"site"}),
 }
-# Calls that wait; each holds a thread, so they have a pool of their own.
-_WAITING = frozenset(
-    {
-        "/larrey.v1.Exchange/Take",
-        "/flwr.proto.Fleet/PullMessages",
-        "/larrey.v1.Control/Watch",
-    }
-)
+# Calls that hold a thread for long, by kind; each kind has a pool of its own. The others, health
+# among them, are of the kind "control".
+_KINDS = {
+    "/larrey.v1.Exchange/Take": "poll",
+    "/flwr.proto.Fleet/PullMessages": "poll",
+    "/larrey.v1.Exchange/Fetch": "tensors",
+    "/larrey.v1.Exchange/Store": "tensors",
+    "/larrey.v1.Control/Model": "tensors",
+    "/flwr.proto.Fleet/PushObject": "tensors",
+    "/flwr.proto.Fleet/PullObject": "tensors",
+    "/larrey.v1.Control/Watch": "watch",
+    "/larrey.v1.Control/Audit": "watch",
+    "/larrey.v1.Control/Documents": "watch",
+}
+CONTROL, POOLS = "control", ("poll", "tensors", "watch")
+_UNTIMED = frozenset({"poll", "watch"})  # they wait
 _ABSENT = frozenset({"/grpc.health.v1.Health/Watch"})  # would hold a thread for ever
-MAX_CALLS = 8  # of one caller at once; a node needs three
+MAX_CALLS = 8  # of one caller and kind at once; a node needs three in all
+MAX_WATCHES = 50  # of one operator, whom several people may share
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by method
@@ -54,13 +63,16 @@ Behavior = Callable[[Any, grpc.ServicerContext], Any]  # Any: messages differ by
 class Gatekeeper(grpc.ServerInterceptor):
     """Wraps every handler with identity, rights and counting."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, waiting: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, registry: Registry, metrics: Metrics, pools: Mapping[str, ThreadPoolExecutor]
+    ) -> None:
+        """Take the pool of each kind of call in `POOLS`; the server's own serves the others."""
         self._registry = registry
         self._metrics = metrics
-        self._waiting = waiting
+        self._pools = pools
         self._wrapped: dict[str, Handler] = {}
         self._lock = threading.Lock()
-        self._running: Counter[str] = Counter()  # calls by caller
+        self._running: Counter[tuple[str, str]] = Counter()  # calls by caller and kind
         self._contexts: dict[str, set[grpc.ServicerContext]] = {}  # of the calls of each site
         # Of the calls in flight, whose handlers ask again who calls: a connection has one for good.
         self._certificates: dict[grpc.ServicerContext, bytes] = {}
@@ -111,8 +123,11 @@ class Gatekeeper(grpc.ServerInterceptor):
 
     def calls(self) -> dict[str, int]:
         """Return how many calls each caller has in flight."""
+        found: Counter[str] = Counter()
         with self._lock:
-            return dict(self._running)
+            for (caller, _), count in self._running.items():
+                found[caller] += count
+        return dict(found)
 
     def _guard(self, method: str, handler: Handler) -> Handler:
         """Return ``handler`` behind the checks, in the pool that suits it.
@@ -126,14 +141,14 @@ class Gatekeeper(grpc.ServerInterceptor):
             behavior = _with_one(behavior)
         wrap = self._streaming if handler.response_streaming else self._single
         checked = wrap(method, behavior)
-        if method in _WAITING:
-            checked.experimental_thread_pool = self._waiting  # type: ignore[attr-defined]
+        if method in _KINDS:
+            checked.experimental_thread_pool = self._pools[_KINDS[method]]  # type: ignore[attr-defined]
         build = getattr(grpc, f"stream_{_way(handler.response_streaming)}_rpc_method_handler")
         guarded: Handler = build(checked, handler.request_deserializer, handler.response_serializer)
         return guarded
 
     def _single(self, method: str, behavior: Behavior) -> Behavior:
-        record = self._metrics.call_recorder(method, timed=method not in _WAITING)
+        record = self._metrics.call_recorder(method, timed=_kind(method) not in _UNTIMED)
 
         def call(requests: Any, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
@@ -146,7 +161,7 @@ class Gatekeeper(grpc.ServerInterceptor):
         return call
 
     def _streaming(self, method: str, behavior: Behavior) -> Behavior:
-        record = self._metrics.call_recorder(method, timed=method not in _WAITING)
+        record = self._metrics.call_recorder(method, timed=_kind(method) not in _UNTIMED)
 
         def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             start = time.perf_counter()
@@ -181,13 +196,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         if caller.role not in rights:
             self._metrics.auth_failure("not_member")
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "not-allowed")
-        place = f"{caller.role} {caller.name}"
-        with self._lock:
-            is_full = self._running[place] >= MAX_CALLS
-            if not is_full:
-                self._running[place] += 1
-                self._contexts.setdefault(place, set()).add(context)
-        if is_full:
+        place, kind = f"{caller.role} {caller.name}", _kind(method)
+        if not self._enter(place, kind, context):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
         try:
             yield self.caller(context)  # once more: the membership may just have ended
@@ -199,15 +209,36 @@ class Gatekeeper(grpc.ServerInterceptor):
                 context.abort(*_fault(error))
             raise
         finally:
-            with self._lock:
-                self._running[place] -= 1
-                self._contexts[place].discard(context)
-                if not self._running[place]:
-                    del self._running[place], self._contexts[place]
+            self._leave(place, kind, context)
+
+    def _enter(self, place: str, kind: str, context: grpc.ServicerContext) -> bool:
+        with self._lock:
+            if self._running[place, kind] >= _most(kind):
+                return False
+            self._running[place, kind] += 1
+            self._contexts.setdefault(place, set()).add(context)
+            return True
+
+    def _leave(self, place: str, kind: str, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            self._running[place, kind] -= 1
+            if not self._running[place, kind]:
+                del self._running[place, kind]
+            self._contexts[place].discard(context)
+            if not self._contexts[place]:
+                del self._contexts[place]
 
 
 def _certificate(context: grpc.ServicerContext) -> bytes:
     return bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
+
+
+def _kind(method: str) -> str:
+    return _KINDS.get(method, CONTROL)
+
+
+def _most(kind: str) -> int:
+    return MAX_WATCHES if kind == "watch" else MAX_CALLS
 
 
 def _way(streaming: bool) -> str:

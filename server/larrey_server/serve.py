@@ -32,7 +32,7 @@ from larrey_server.enrolment_service import EnrolmentService
 from larrey_server.exchange_service import ExchangeService
 from larrey_server.flower.fleet import Fleet
 from larrey_server.flower.names import fleet_pb2_grpc
-from larrey_server.gatekeeper import MAX_CALLS, Gatekeeper
+from larrey_server.gatekeeper import CONTROL, MAX_CALLS, MAX_WATCHES, POOLS, Gatekeeper
 from larrey_server.http import Probes
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Registry
@@ -61,14 +61,16 @@ class Hub:
         registry = Registry.from_settings(settings)
         self.metrics = Metrics()
         sites = settings.coordinator.max_sites  # pools start threads only as they are needed
-        callers = sites + len(settings.operators)
-        # Enough for all that one caller may do at once, times all callers: nobody starves another.
-        most = MAX_CALLS * callers + 8
-        waiting = ThreadPoolExecutor(most, thread_name_prefix="poll")  # a poll holds its thread
-        working = ThreadPoolExecutor(most, thread_name_prefix="rpc")
-        gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, waiting)
+        operators = len(settings.operators)
+        # Enough of each kind for all that one caller may do at once, times all callers: nobody
+        # starves another, nor one kind the others.
+        most = dict.fromkeys((*POOLS, CONTROL), MAX_CALLS * (sites + operators) + 8)
+        most["watch"] = MAX_WATCHES * operators + 8
+        pools = {kind: ThreadPoolExecutor(n, thread_name_prefix=kind) for kind, n in most.items()}
+        working = pools[CONTROL]
+        gatekeeper = self.gatekeeper = Gatekeeper(registry, self.metrics, pools)
         self._access = AccessRecorder(registry, settings.coordinator.access_log_months, time.time)
-        self._pools = (waiting, working)
+        self._pools = tuple(pools.values())
         self._server = grpc.server(
             working, interceptors=[self._access, gatekeeper], options=_OPTIONS
         )

@@ -21,6 +21,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from larrey_protocol.certificates import issue_client, make_authority
 from larrey_protocol.v1 import larrey_pb2 as wire
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
+from larrey_server.gatekeeper import MAX_WATCHES
 from tests.server.peers import NOW, Federation, Folder, running
 
 
@@ -153,10 +154,11 @@ def test_a_caller_cannot_hold_more_than_its_share_of_calls(federation: Federatio
             from tests.protocol.samples import study
 
             digest = operator.propose(study())
-        watches = [control.Watch(wire.StudyRequest(study=digest)) for _ in range(8)]
+        watches = [control.Watch(wire.StudyRequest(study=digest)) for _ in range(MAX_WATCHES)]
         for watch in watches:
             next(watch)
-        code = refused(lambda: control.List(wire.ListStudiesRequest(), timeout=5))
+        code = refused(lambda: next(control.Watch(wire.StudyRequest(study=digest), timeout=5)))
+        control.List(wire.ListStudiesRequest(), timeout=5)  # what waits takes no other's place
         for watch in watches:
             watch.cancel()
     assert code == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
