@@ -14,6 +14,9 @@ from statistics import median
 
 from tests.system.hospitals import descendants
 
+# Of a state folder, what is dropped once nobody may ask for it again. Not what is kept on purpose:
+# the coordinator's model of each round, a site's copy of what left it (for `policy.egress_days`).
+_SPOOLS = ("spool", "models", "scratch")
 _OWN = ("Private_Clean:", "Private_Dirty:")
 
 
@@ -66,12 +69,11 @@ def look(number: int, pid: int, state: Path, *, beside: str = "") -> Vitals:
 
 
 def spool_bytes(state: Path) -> int:
-    """Return the bytes in every folder of a state folder, checkpoints left out."""
+    """Return the bytes in the spools of a state folder."""
     return sum(
         _size(path)
-        for folder in state.iterdir()
-        if folder.is_dir() and folder.name != "models"
-        for path in folder.rglob("*")
+        for name in _SPOOLS
+        for path in (state / name).rglob("*")
         if path.is_file()
     )
 
