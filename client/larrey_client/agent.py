@@ -7,6 +7,8 @@ a long training runs. Lost connections are tried again with growing pauses, for 
 from __future__ import annotations
 
 import logging
+import math
+import sqlite3
 import threading
 from collections.abc import Sequence
 
@@ -22,6 +24,7 @@ from larrey_client.metrics import node_version
 from larrey_client.node import Node, delays
 from larrey_client.vigil import Vigil
 from larrey_client.work import Worker
+from larrey_protocol.disk import DiskError, disk_code
 from larrey_protocol.errors import LarreyError, TransportError
 from larrey_protocol.v1.larrey_pb2 import TakeReply
 from larrey_protocol.waypoints import reached
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _READY_S = 60.0  # a long poll answers within 20 s
 _JOIN_S = 1.5
+_WORST_CLOCK_S = 300.0  # certificates are dated back by as much
 
 
 class Agent:
@@ -58,6 +62,7 @@ class Agent:
         self._inbox = Inbox()
         self._seen = 0  # revision of the coordinator's list of studies
         self._heard_at = float("-inf")
+        self._offset_s: float | None = None
         self._trouble = ""  # code of the last connection error, so that it is logged once
         self._threads = [
             threading.Thread(target=self._ask_forever, name="ask", daemon=True),
@@ -68,6 +73,16 @@ class Agent:
     def is_connected(self) -> bool:
         """Return whether the coordinator answered lately."""
         return not self._trouble and self.node.monotonic() - self._heard_at < _READY_S
+
+    @property
+    def is_registered(self) -> bool:
+        """Return whether the coordinator ever answered, so that this site is known there."""
+        return self._heard_at > float("-inf")
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Return the coordinator's clock less ours as of its last answer; None before that."""
+        return self._offset_s
 
     @property
     def trouble(self) -> str:
@@ -102,8 +117,12 @@ class Agent:
             except TransportError as error:
                 self._lost(error)
                 self.node.stopping.wait(next(waits) if is_passing(error) else 5.0)
-            except Exception:
-                logger.exception("the node could not deal with the coordinator's answer")
+            except Exception as error:
+                if disk := disk_code(error):
+                    self.node.store.failed(disk)
+                    self._lost(DiskError(disk))
+                else:
+                    logger.exception("the node could not deal with the coordinator's answer")
                 self.node.stopping.wait(next(waits))
 
     def _is_gone(self) -> bool:
@@ -119,6 +138,7 @@ class Agent:
         reached("agent.polling")
         reply = self.node.exchange.take(node_version(), self._seen, self.node.opens_at)
         self._heard()
+        self._compare_clocks(reply.server_time)
         try:
             self._renewal.look()
             self._catch_up(reply.studies_revision)
@@ -166,14 +186,15 @@ class Agent:
             self._worker.answer(incoming, arrived)
         except LarreyError as error:
             logger.warning("a reply was not delivered: %s", error)
-        except Exception:
+        except Exception as error:
             logger.exception("a request failed in an unforeseen way")
+            self.node.store.failed(disk_code(error))
             self._report(incoming)
 
     def _report(self, incoming: Incoming) -> None:
         try:
             self._worker.report_failure(incoming)
-        except LarreyError as error:
+        except (LarreyError, OSError, sqlite3.Error) as error:
             logger.warning("a failure was not reported: %s", error)
 
     def _renewed(self, expires_at: float) -> None:
@@ -190,7 +211,16 @@ class Agent:
         node.metrics.connection(node.membership.name, is_up=True)
         node.metrics.last_contact.set(node.now())
 
-    def _lost(self, error: TransportError) -> None:
+    def _compare_clocks(self, theirs: float) -> None:
+        """Say once aloud that the two clocks differ by more than certificates forgive."""
+        if not theirs or not math.isfinite(theirs):
+            return
+        before, self._offset_s = self._offset_s or 0.0, theirs - self.node.now()
+        self.node.metrics.clock_offset.set(self._offset_s)
+        if abs(before) <= _WORST_CLOCK_S < abs(self._offset_s):
+            logger.warning("clocks differ coordinator_ahead_s=%.0f", self._offset_s)
+
+    def _lost(self, error: LarreyError) -> None:
         if self.node.stopping.is_set():
             return
         self.node.metrics.connection(self.node.membership.name, is_up=False)

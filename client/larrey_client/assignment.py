@@ -40,6 +40,7 @@ from larrey_client.data.reading import Reading
 from larrey_client.data.sources import connect
 from larrey_client.device import device_lost, is_device_lost
 from larrey_client.frames import memory_file, seal
+from larrey_client.shared_memory import is_shared_memory_full, shared_memory_full
 from larrey_privacy.cohort import Cohort
 from larrey_protocol.encodings import encode
 from larrey_protocol.errors import LarreyError
@@ -242,7 +243,7 @@ def _foreign(app: ClientApp, message: Message, context: Context) -> Message:
     """Return a standard app's answer; what goes wrong in it, a missing handler too, is one code.
 
     Raises:
-        LarreyError: ``app-failed``, ``device-lost``.
+        LarreyError: ``app-failed``, ``device-lost``, ``shared-memory-full``.
     """
     try:
         reply = app(message, context)
@@ -251,6 +252,8 @@ def _foreign(app: ClientApp, message: Message, context: Context) -> Message:
     except Exception as error:  # noqa: BLE001  the app's own words may hold data: only the type is told
         if is_device_lost(error):
             raise device_lost() from None
+        if is_shared_memory_full(error):
+            raise shared_memory_full() from None
         raise LarreyError("app-failed", f"the app raised {type(error).__name__}") from None
     if reply.has_error():
         raise LarreyError("app-failed", f"the app answered with error {reply.error.code}")

@@ -28,6 +28,7 @@ from larrey_client.commands import (
     people,
     permit,
     policy,
+    preflight,
     stops,
     study,
 )
@@ -46,6 +47,7 @@ _EXAMPLE = """example:
 """
 _SUBJECTS = (
     node,
+    preflight,
     people,
     policy,
     permit,

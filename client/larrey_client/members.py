@@ -35,6 +35,17 @@ class Members:
         """Return whether any coordinator answered lately."""
         return any(agent.is_connected for agent in self._agents)
 
+    @property
+    def is_registered(self) -> bool:
+        """Return whether any coordinator ever answered since this node started."""
+        return any(agent.is_registered for agent in self._agents)
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Return the coordinators' clocks less ours, the one that differs most; None if unknown."""
+        known = [one.clock_offset_s for one in self._agents if one.clock_offset_s is not None]
+        return max(known, key=abs, default=None)
+
     def named(self, name: str) -> Agent:
         """Return a membership by its name; an empty one means the only one there is.
 

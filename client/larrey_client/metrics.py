@@ -18,6 +18,7 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from larrey_client.confinement.barriers import BARRIERS, Isolation
+from larrey_protocol.disk import DISK_CODES
 from larrey_protocol.errors import PortBusy
 
 __all__ = ["STATES", "SiteMetrics", "node_version", "serve_metrics"]
@@ -33,6 +34,9 @@ class SiteMetrics:
         self.registry = CollectorRegistry()
         self._state_folder = state
         self.connected = self._gauge("connected", "1 if the last call to the coordinator succeeded")
+        self.clock_offset = self._gauge(
+            "clock_offset_seconds", "the coordinator's clock less this machine's"
+        )
         self.last_contact = self._gauge("last_contact_timestamp_seconds", "last good answer")
         self.certificate_expiry = self._gauge(
             "certificate_expiry_timestamp_seconds", "notAfter of the site's identity"
@@ -47,6 +51,8 @@ class SiteMetrics:
         self.spent = self._gauge("privacy_epsilon_spent", "by the site's own ledger", "dataset")
         self.budget = self._gauge("privacy_epsilon_budget", "the site's own limit", "dataset")
         self._isolation = self._gauge("isolation", "1 if it stands around the trainer", "barrier")
+        fault = "1 while it keeps the state folder from being written"
+        self._storage = self._gauge("storage_fault", fault, "code")
         self._states = self._gauge("state", "1 for what the node is doing", "state")
         self._free = self._gauge("storage_free_bytes", "free space", "volume")
         self._capacity = self._gauge("storage_capacity_bytes", "size of the volume", "volume")
@@ -82,6 +88,15 @@ class SiteMetrics:
         """Add bytes that crossed the border."""
         self.sent.inc(sent)
         self.received.inc(received)
+
+    def watch_storage(self, ask: Callable[[], str]) -> None:
+        """Show what keeps the state folder from being written, as it is when somebody looks."""
+
+        def holds(code: str) -> Callable[[], float]:
+            return lambda: float(ask() == code)
+
+        for code in sorted(DISK_CODES):
+            self._storage.labels(code).set_function(holds(code))
 
     def watch_isolation(self, ask: Callable[[], Isolation | None]) -> None:
         """Show the trainer's barriers as they are when somebody looks."""
@@ -127,9 +142,19 @@ def node_version() -> str:
 
 
 def serve_metrics(
-    address: str, metrics: SiteMetrics, is_ready: Callable[[], bool]
+    address: str,
+    metrics: SiteMetrics,
+    is_ready: Callable[[], bool],
+    is_registered: Callable[[], bool],
 ) -> ThreadingHTTPServer:
     """Return a running server of ``/metrics``, ``/livez`` and ``/readyz``; shut it down to end it.
+
+    Args:
+        address: host and port.
+        metrics: what is shown.
+        is_ready: whether a coordinator answered lately, for ``/readyz``.
+        is_registered: whether one ever did, for ``/livez``: a node that runs and was never admitted
+            is started again, where somebody sees it, and an outage later on ends no training.
 
     Raises:
         PortBusy: another process has the address.
@@ -140,13 +165,14 @@ def serve_metrics(
         timeout = 5
 
         def do_GET(self) -> None:
-            ready = self.path != "/readyz" or is_ready()
+            asked = {"/readyz": is_ready, "/livez": is_registered}.get(self.path)
+            ready = asked is None or asked()
             body = {"/metrics": metrics.text, "/livez": _ok, "/readyz": _ok}.get(self.path)
             self.send_response(404 if body is None else 200 if ready else 503)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.end_headers()
             if body is not None:
-                self.wfile.write(body() if ready else b"not connected\n")
+                self.wfile.write(body() if ready else b"no coordinator answers\n")
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its signature
             return

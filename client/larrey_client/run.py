@@ -185,7 +185,12 @@ def _connected(
 
 @contextmanager
 def _served(settings: SiteSettings, metrics: SiteMetrics, members: Members) -> Iterator[None]:
-    web = serve_metrics(settings.site.metrics, metrics, lambda: members.is_connected)
+    web = serve_metrics(
+        settings.site.metrics,
+        metrics,
+        lambda: members.is_connected,
+        lambda: members.is_registered,
+    )
     try:
         yield
     finally:
@@ -275,9 +280,11 @@ def _status(members: Members) -> Json:
         "coordinator": node.settings.coordinator.address,
         "is_connected": members.is_connected,
         "trouble": agent.trouble,
+        "storage": node.store.fault,
         "memberships": connections,
         "studies": dict(states),
         "certificate_days": days_left(node.settings.identity, node.now()),
+        "clock_offset_s": members.clock_offset_s,
         "epsilon_ready": node.epsilons.is_idle,
         "ledger_head": heads[0],
         "audit_head": heads[1],
@@ -326,6 +333,7 @@ def _isolation(node: Node) -> Json:
 
 def _metrics(settings: SiteSettings, store: SiteStore, pems: Sequence[Tls]) -> SiteMetrics:
     metrics = SiteMetrics(settings.site.state)
+    metrics.watch_storage(lambda: store.fault)
     for dataset in settings.datasets:
         metrics.budget.labels(dataset.name).set(dataset.epsilon)
         account = store.ledger.account(family_of(store, dataset.name))

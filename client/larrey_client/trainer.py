@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from larrey_client.confinement.process import Plan, confine
 from larrey_client.device import device_lost, is_device_lost, require_device
 from larrey_client.frames import PeerClosed, receive_frame, send_frame
+from larrey_client.shared_memory import is_shared_memory_full, shared_memory_full
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 from larrey_protocol.waypoints import reached
 
@@ -85,9 +86,9 @@ class _Server:
             logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
             return _report(error), []
         except Exception as error:  # noqa: BLE001  the text may hold data: only its type is told
-            if is_device_lost(error):
-                logger.error("trainer lost its device op=%s", frame.get("op"))  # noqa: TRY400
-                return _report(device_lost()), []
+            if known := _of_the_machine(error):
+                logger.error("trainer failed op=%s code=%s", frame.get("op"), known.code)  # noqa: TRY400
+                return _report(known), []
             logger.error("trainer failed op=%s error=%s", frame.get("op"), type(error).__name__)  # noqa: TRY400
             return {"code": "trainer-failed", "message": "the training failed"}, []
 
@@ -140,6 +141,13 @@ def _import_app() -> None:
     import larrey_client.app  # noqa: F401  torch, opacus: seconds that the first round then saves
 
     reached("trainer.warmed")
+
+
+def _of_the_machine(error: Exception) -> LarreyError | None:
+    """Return what to report where the machine is to blame, not the data or the study."""
+    if is_device_lost(error):
+        return device_lost()
+    return shared_memory_full() if is_shared_memory_full(error) else None
 
 
 def _report(error: LarreyError) -> dict[str, Any]:

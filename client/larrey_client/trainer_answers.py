@@ -37,6 +37,7 @@ _CODES = frozenset(
         "plan-impossible",
         "reply-wrong-metrics",
         "reply-wrong-tensors",
+        "shared-memory-full",
         "site-not-invited",
         "trainer-failed",
     }

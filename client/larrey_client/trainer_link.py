@@ -8,6 +8,7 @@ does a data file that the running process was not given to read.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from larrey_client.frames import (
     seal,
     send_frame,
 )
+from larrey_client.shared_memory import shared_memory_full
 from larrey_client.trainer_answers import close_files, failure_of, field_of, hashes_of, only_file
 from larrey_client.trainer_process import Limits, TrainerProcess
 from larrey_protocol.canonical import canonical_json
@@ -36,6 +38,7 @@ from larrey_protocol.study import Study
 __all__ = ["Loaded", "TrainTask", "TrainerLink"]
 
 logger = logging.getLogger(__name__)
+_UNSURE = frozenset({"trainer-failed", "device-lost", "shared-memory-full"})
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
 
 
@@ -200,8 +203,8 @@ class TrainerLink:
 
         Raises:
             LarreyError: ``trainer-crashed``, ``trainer-timeout``, ``trainer-failed``,
-                ``device-lost``, ``trainer-interrupted``, ``study-not-loaded``, or the code of the
-                rule that refused the model.
+                ``device-lost``, ``shared-memory-full``, ``trainer-interrupted``,
+                ``study-not-loaded``, or the code of the rule that refused the model.
             DataError: a restarted process found that the data no longer meet the contract.
         """
         deadline = time.monotonic() + timeout_s
@@ -314,7 +317,7 @@ class TrainerLink:
         if "code" in answer:
             close_files(files)
             failure = failure_of(answer)
-            if failure.code in {"trainer-failed", "device-lost"}:  # nobody knows what it is now
+            if failure.code in _UNSURE:  # nobody knows what it is now
                 process.close()
             raise failure
         return answer, files
@@ -327,6 +330,9 @@ class TrainerLink:
         if isinstance(error, TimeoutError):
             return LarreyError("trainer-timeout", "the trainer gave no answer in time; it is ended")
         if isinstance(error, PeerClosed):
+            process = self._process
+            if process is not None and process.ended_by == signal.SIGBUS:
+                return shared_memory_full()
             return LarreyError("trainer-crashed", "the trainer ended without an answer")
         return LarreyError("trainer-failed", "the trainer broke the frame protocol; it is ended")
 

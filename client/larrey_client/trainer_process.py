@@ -85,6 +85,12 @@ class TrainerProcess:
         return self._popen is not None and self._popen.returncode is None
 
     @property
+    def ended_by(self) -> int:
+        """Return the signal that ended it; 0 while it runs or where it ended by itself."""
+        code = self._popen.returncode if self._popen else None
+        return -code if code is not None and code < 0 else 0
+
+    @property
     def pid(self) -> int:
         """Return its id, 0 if it could not be started."""
         return self._popen.pid if self._popen else 0

@@ -86,6 +86,7 @@ MAY_LEAVE = (STANDING_REFUSALS - ABOUT_DATA) | frozenset(
         "roster-changed",
         "round-not-increasing",
         "round-out-of-range",
+        "shared-memory-full",
         "site-not-on-roster",
         "site-not-permitted",
         "site-not-ready",

@@ -181,6 +181,7 @@ def says(code: str) -> Deed:
 for _code in (
     "app-failed", "app-not-found", "app-reads-all-rows", "device-lost", "model-buffers",
     "model-couples-patients", "model-malformed", "reply-wrong-metrics", "reply-wrong-tensors",
+    "shared-memory-full",
 ):  # fmt: skip
 
     def _register(code: str) -> None:

@@ -322,21 +322,22 @@ def read(port: int, path: str) -> tuple[int, str]:
 
 
 def test_metrics_and_probes_answer_on_loopback(metrics: SiteMetrics) -> None:
-    ready = [False]
-    server = serve_metrics("127.0.0.1:0", metrics, lambda: ready[0])
+    ready, registered = [False], [False]
+    server = serve_metrics("127.0.0.1:0", metrics, lambda: ready[0], lambda: registered[0])
     port = server.server_address[1]
     try:
         metrics.tasks.labels("train", "ok").inc()
         text = read(port, "/metrics")[1]
         assert 'larrey_site_tasks_total{kind="train",outcome="ok"} 1.0' in text
         assert 'larrey_site_state{state="idle"} 1.0' in text
-        assert read(port, "/livez")[0] == 200
-        assert read(port, "/readyz")[0] == 503
+        assert [read(port, path)[0] for path in ("/livez", "/readyz")] == [503, 503]
+        registered[0] = True
+        assert [read(port, path)[0] for path in ("/livez", "/readyz")] == [200, 503]
         ready[0] = True
         assert read(port, "/readyz")[0] == 200
         assert read(port, "/other")[0] == 404
         with pytest.raises(PortBusy, match="port-busy"):
-            serve_metrics(f"127.0.0.1:{port}", metrics, lambda: True)
+            serve_metrics(f"127.0.0.1:{port}", metrics, lambda: True, lambda: True)
     finally:
         server.shutdown()
         server.server_close()

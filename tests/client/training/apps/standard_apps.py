@@ -1,6 +1,7 @@
 """Standard Flower ClientApps as a site's policy might list them, good and bad. No torch."""
 
 import os
+import signal
 import socket
 import sys
 
@@ -31,6 +32,8 @@ talks = ClientApp()
 pairs = ClientApp()
 tells_limits = ClientApp()
 device_lost = ClientApp()
+bus_error = ClientApp()
+loader_died = ClientApp()
 
 
 @plus_one.train()
@@ -109,3 +112,14 @@ def _(message: Message, context: Context) -> Message:
 @device_lost.train()
 def _(message: Message, context: Context) -> Message:
     raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+@bus_error.train()
+def _(message: Message, context: Context) -> Message:
+    signal.raise_signal(signal.SIGBUS)
+    raise AssertionError("unreachable")
+
+
+@loader_died.train()
+def _(message: Message, context: Context) -> Message:
+    raise RuntimeError("DataLoader worker (pid(s) 42) is killed by signal: Bus error. ")
