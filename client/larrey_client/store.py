@@ -24,6 +24,7 @@ from larrey_client.records import Answered, Decision, SiteRecords, document_key
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_protocol.audit import AuditRecord, append_record, verify_chain
 from larrey_protocol.canonical import canonical_json
+from larrey_protocol.disk import disk_code
 from larrey_protocol.errors import FileError
 from larrey_protocol.signed import Signed
 
@@ -87,6 +88,7 @@ class _Tail:
         revision: grows whenever a document, proposal or charter may have changed.
         on_audit: called after each commit with audit records.
         along: statements that wait for the next commit, by what they are about.
+        fault: code of what kept the last change from being written, empty when it was.
     """
 
     last: AuditRecord | None
@@ -94,6 +96,7 @@ class _Tail:
     revision: int = 0
     on_audit: Callable[[], None] = lambda: None
     along: dict[str, tuple[str, tuple[object, ...]]] = field(default_factory=dict)
+    fault: str = ""
 
 
 class SiteStore:
@@ -184,21 +187,32 @@ class SiteStore:
     def transaction(self) -> Iterator[None]:
         """Make everything inside one durable commit, or nothing of it."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             last = self._tail.last
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 for statement, values in self._tail.along.values():
                     self._connection.execute(statement, values)
                 yield
                 self._connection.execute("COMMIT")
                 self._tail.along.clear()
-            except BaseException:
+                self._tail.fault = ""
+            except BaseException as error:
                 self._tail.last = last
                 self._tail.revision += 1  # what was read meanwhile is not so
-                self._connection.execute("ROLLBACK")
+                self._connection.rollback()  # SQLite may have done so already, on a full disk
+                self.failed(disk_code(error))
                 raise
             if self._tail.last is not last:
                 self.on_audit()
+
+    @property
+    def fault(self) -> str:
+        """Return the code of what keeps this state from being written, empty while nothing does."""
+        return self._tail.fault
+
+    def failed(self, code: str) -> None:
+        """Note that something in the state folder could not be written; "" is no news."""
+        self._tail.fault = code or self._tail.fault
 
     def write_along(self, name: str, statement: str, values: tuple[object, ...]) -> None:
         """Let a statement go with the next commit: it costs none, and a kill before it loses it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -34,6 +35,7 @@ from larrey_client.release import Release
 from larrey_client.software import software_digest
 from larrey_client.task import TRAIN, Task
 from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_protocol.disk import DISK_CODES, disk_code, disk_errors
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import (
     DataError,
@@ -106,7 +108,7 @@ class Worker:
         metrics = self._node.metrics
         self._current.begin(task)
         try:
-            with metrics.timed(_kind(task)):
+            with metrics.timed(_kind(task)), disk_errors():
                 answered, is_repeat = self._answered(request)
                 if task.study in self._kept:
                     self._kept[task.study].append(answered)
@@ -324,20 +326,25 @@ class Worker:
     def _refuse(self, request: _Request, error: LarreyError) -> None:
         """Record why there is no update and send the code."""
         node, task = self._node, request.task
-        code = "site-not-ready" if _is_about_data(error) else error.code
+        is_own = _is_about_data(error) or error.code in DISK_CODES
+        code = "site-not-ready" if is_own else error.code
         is_refusal = isinstance(error, Refusal)
         logger.warning("study=%s round=%d %s", task.study[:19], task.round, error)
         node.metrics.tasks.labels(_kind(task), "refused" if is_refusal else "failed").inc()
         if is_refusal:
             node.metrics.refusals.labels(code).inc()
-        with node.store.transaction():
-            node.store.audit(
-                "request-refused" if is_refusal else "request-failed",
-                node.site,
-                study=task.study,
-                round=task.round,
-                code=error.code,
-            )
+        try:
+            with node.store.transaction():
+                node.store.audit(
+                    "request-refused" if is_refusal else "request-failed",
+                    node.site,
+                    study=task.study,
+                    round=task.round,
+                    code=error.code,
+                )
+        except sqlite3.Error:  # what leaves is on the log at the border, or does not leave
+            logger.exception("not on record code=%s", error.code)
+        node.store.failed(disk_code(error))
         self._outbox.send_code(request.incoming, code)
 
     def _drop_answers(self, task: Task) -> None:
