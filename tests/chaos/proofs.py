@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -96,12 +96,12 @@ def spent(workspace: Workspace, site: str, study: str) -> Spent:
         assert verify_view(connection, key)["is_intact"]
         ledger = Ledger.open(connection)
         holds = [ledger.held(family, study) for family in ledger.datasets()]
-        (hold,) = [hold for hold in holds if hold is not None]
+        reservations = [one for hold in holds if hold for one in hold.reservations]
         sql = "SELECT round FROM answers WHERE study = ? AND phase = 'train'"
         answers = connection.execute(sql, (study,)).fetchall()
     return Spent(
-        Counter(one.round for one in hold.reservations),
-        Counter(one.round for one in hold.reservations if one.output_digest),
+        Counter(one.round for one in reservations),
+        Counter(one.round for one in reservations if one.output_digest),
         Counter(number for (number,) in answers),
     )
 
@@ -139,18 +139,28 @@ def undisturbed(study: Study, folder: Path) -> str:
 
     Made here, in one process, without a coordinator and without sites.
     """
+    everybody = study.file.site_names
+    return made_by(
+        study, dict.fromkeys(range(1, study.file.training.rounds + 1), everybody), folder
+    )
+
+
+def made_by(study: Study, contributors: Mapping[int, Collection[str]], folder: Path) -> str:
+    """Return the digest of the model that the seeded app makes with these sites in each round."""
     models = Checkpoints(folder, study)
     digest, layout = models.begin(), models.layout
-    for number in range(1, study.file.training.rounds + 1):
+    for number in sorted(contributors):
         header = len(layout.header)
         start = layout.views(np.fromfile(models.model(number - 1), "<f4", offset=header))
-        for site, name in enumerate(study.file.site_names):
+        present = [site for site in study.file.site_names if site in contributors[number]]
+        for name in present:
+            site = study.file.site_names.index(name)
             steps = [new - old for new, old in zip(moved(start, site, number), start, strict=True)]
             (folder / name).write_bytes(pack(layout, np.concatenate([s.ravel() for s in steps])))
         order = averaging(
             study,
             number,
-            tuple((name, name) for name in study.file.site_names),
+            tuple((name, name) for name in present),
             checkpoints=models,
             path=lambda name: folder / name,
         )

@@ -1,0 +1,104 @@
+"""What must hold after a study in bad weather, whatever the network did. Pure but for the disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from larrey_lab.federation.workspace import Workspace
+from larrey_protocol.keys import SigningKey
+from larrey_protocol.signed import Certificate, Signed
+from larrey_server.certificate_check import open_certificate, require_of
+from tests.chaos import proofs
+from tests.chaos.schedules import Strike
+from tests.chaos.weather import Ran
+
+_AFTER_S = 4.0  # that a fault is felt after it ended: pauses before a new connection
+_CERTAIN = frozenset({"partition", "stall", "reset"})  # nothing passes while they last
+_CLOSED = frozenset({"round-applied", "round-not-applied"})
+
+
+def complaints(ran: Ran) -> Iterator[str]:
+    """Yield what is wrong with how a study went, by its events and the schedule alone."""
+    if not ran.ended:
+        yield "it hung"
+        return
+    opened: dict[tuple[int, int], float] = {}
+    for event in ran.events:
+        kind = event.get("event")
+        if kind == "round-opened":
+            opened[event["round"], event["attempt"]] = event["at"]
+        elif kind in _CLOSED:
+            since = opened.get((event["round"], event["attempt"]))
+            if since is None:
+                yield f"round {event['round']} closed and had not opened"
+                continue
+            where = f"round {event['round']} attempt {event['attempt']}"
+            for site, cell in event["sites"].items():
+                if problem := _unfounded(ran, site, cell["outcome"], since, event["at"]):
+                    yield f"{where}: {problem}"
+    for at, code in ran.pauses:
+        if not _had_no_quorum(ran, at):
+            yield f"it paused for {code} although quorum was there"
+
+
+def certificate_complaints(ran: Ran, certificate: Certificate) -> Iterator[str]:
+    """Yield where a certificate does not say what was seen of the rounds."""
+    if certificate.outcome == "FAILED":
+        yield f"it failed: {certificate.reason}"
+    seen = {}
+    for event in ran.events:
+        if event.get("event") in _CLOSED:
+            for site, cell in event["sites"].items():
+                seen[site, event["round"]] = cell["outcome"]
+    said = {(cell.site, cell.round): cell.outcome for cell in certificate.matrix}
+    for place in sorted(said.keys() | seen.keys()):
+        if said.get(place) != seen.get(place):
+            yield f"the certificate says {said.get(place)} of {place}, not {seen.get(place)}"
+
+
+def disk_complaints(workspace: Workspace, ran: Ran, signed: Signed, folder: Path) -> Iterator[str]:
+    """Yield what is wrong with certificate, model, journal and ledgers; all are verified."""
+    key = SigningKey.load(workspace.coordinator.parent / "signing.ed25519").public
+    certificate = open_certificate(signed, key)
+    require_of(certificate, ran.study)
+    yield from certificate_complaints(ran, certificate)
+    rounds = list(range(1, certificate.rounds_applied + 1))
+    if (found := proofs.times_applied(workspace, ran.study.digest)) != rounds:
+        yield f"applied were the rounds {found}"
+    who = {number: contributors(certificate, number) for number in rounds}
+    if certificate.model != proofs.made_by(ran.study, who, folder):
+        yield "the model is not what the contributors of the certificate make"
+    for site in certificate.sites:
+        spent = proofs.spent(workspace, site, ran.study.digest)
+        if twice := [number for number, times in spent.reserved.items() if times > 1]:
+            yield f"{site} was debited more than once for {twice}"
+        if spent.without_debit:
+            yield f"{site} released {spent.without_debit} updates without a debit"
+        if unpaid := [n for n in rounds if site in who[n] and not spent.reserved[n]]:
+            yield f"{site} contributed to {unpaid} without a debit"
+
+
+def contributors(certificate: Certificate, number: int) -> frozenset[str]:
+    cells = (cell for cell in certificate.matrix if cell.round == number)
+    return frozenset(cell.site for cell in cells if cell.outcome == "contributed")
+
+
+def _unfounded(ran: Ran, site: str, outcome: str, since: float, at: float) -> str:
+    """Return what the schedule says against an outcome in an attempt."""
+    strikes = [one for one in ran.strikes if one.site == site]
+    if outcome == "contributed":
+        cut_off = [one for one in strikes if _is_off(one) and one.at < since and one.until > at]
+        return f"{site} contributed through a {cut_off[0].fault.kind}" if cut_off else ""
+    felt = [one for one in strikes if one.at < at and one.until + _AFTER_S > since]
+    return "" if felt else f"{site} is {outcome} although nothing struck it"
+
+
+def _is_off(strike: Strike) -> bool:
+    return strike.fault.kind in _CERTAIN
+
+
+def _had_no_quorum(ran: Ran, at: float) -> bool:
+    sites, quorum = len(ran.study.file.sites), ran.study.file.rounds.quorum
+    struck = {one.site for one in ran.strikes if one.at < at < one.until + _AFTER_S}
+    return sites - len(struck) < quorum
