@@ -1,0 +1,280 @@
+"""Ten failures that hospital federations had in the field, played again with their right outcome.
+
+    python tests/chaos field --out FOLDER [--id F1 …]
+
+`field.toml` says what happened and what must hold; the function of each id below plays it. The
+figures go into ``field.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import tomllib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import proofs
+from tests.chaos.field_stand import SITES, Field, open_field
+from tests.chaos.proxy import Fault
+from tests.system.hospitals import DATASET, until
+
+Scenario = Callable[[Field], None]
+_LISTED = Path(__file__).with_name("field.toml")
+_CUT = Fault("partition")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of ``field.toml``."""
+
+    id: str
+    happened: str
+    holds: str
+    play: str  # a function here, or a test by its address
+    is_quick: bool = True  # part of the suite, too
+
+
+def listed() -> list[Entry]:
+    """Return all scenarios in their order."""
+    entries = tomllib.loads(_LISTED.read_text())["scenario"]
+    return [Entry(**entry) for entry in entries]
+
+
+def slow_site(field: Field) -> None:
+    """F1: training takes twenty times as long; it goes on polling and nobody is given up."""
+    field.order("gamma", "slow")
+    digest = field.hospitals.launch(field.study())
+    until(lambda: field.state(digest, "gamma") == "working")
+    certificate = field.hospitals.finish(digest)
+    assert certificate.outcome == "COMPLETE"
+    marks = [m.label for m in field.gamma.trace()]
+    start = len(marks) - 1 - marks[::-1].index("trainer.training-begun")
+    end = start + marks[start:].index("trainer.update-made")
+    assert "agent.polling" in marks[start - 10 : end], "it asked for nothing while it trained"
+    assert field.gamma.deaths == []
+
+
+def slow_site_with_a_history(field: Field) -> None:
+    """F1: a site that becomes slow is waited for by its own history, and the study goes on."""
+    digest = field.hospitals.launch(field.study(rounds=4, deadline_s=20.0))
+    until(lambda: field.hospitals.status(digest)["applied"] >= 2)
+    field.order("gamma", "slow")
+    certificate = field.hospitals.finish(digest)
+    assert certificate.outcome in {"COMPLETE", "PARTIAL"}
+    assert certificate.rounds_applied == 4
+    assert set(field.outcomes(certificate, "gamma")) <= {"contributed", "late"}
+    for site in SITES[:2]:
+        assert field.outcomes(certificate, site) == ["contributed"] * 4
+
+
+def lost_device(field: Field) -> None:
+    """F2: the device goes away in the middle of a round and comes back for the next."""
+    field.order("gamma", "hold", "lost")
+    field.order("alpha", "hold")
+    digest = field.hospitals.launch(field.study())
+    until(lambda: field.state(digest, "gamma") == "working")
+    until(lambda: field.hospitals.rounds_used("gamma", digest) == 1)
+    field.order("gamma", "lost")
+    until(lambda: field.state(digest, "gamma") == "refused", 20)  # one heartbeat
+    field.order("gamma")
+    field.order("alpha")
+    certificate = field.hospitals.finish(digest)
+    assert certificate.outcome == "PARTIAL"
+    assert field.outcomes(certificate, "gamma") == ["device-lost", "contributed"]
+    assert field.hospitals.rounds_used("gamma", digest) == 2  # what was reserved stays
+
+
+def killed_node(field: Field) -> None:
+    """F3: after SIGKILL the node is admitted by itself, and not called alive before that."""
+    assert field.probe("/livez") == field.probe("/readyz") == 200
+    field.line.strike(_CUT)
+    field.kill(field.gamma)
+    until(lambda: field.probe("/livez") == 503, 30)
+    assert field.probe("/readyz") == 503
+    field.line.heal()
+    until(lambda: field.probe("/livez") == field.probe("/readyz") == 200, 60)
+    digest = field.hospitals.launch(field.study())
+    assert field.hospitals.finish(digest).outcome == "COMPLETE"
+
+
+def late_update(field: Field) -> None:
+    """F5: an update that comes after its round is on record as late, and is applied never."""
+    field.order("gamma", "hold")
+    digest = field.hospitals.launch(field.study(deadline_s=4.0))
+    until(lambda: field.state(digest, "gamma") == "working")
+    before = field.gamma.count("agent.answer-committed")
+    field.line.strike(Fault("stall"))
+    field.order("gamma")
+    until(lambda: field.gamma.count("agent.answer-committed") > before)
+    field.order("alpha", "hold")
+    until(lambda: field.hospitals.status(digest)["round"] == 2, 20)
+    field.line.heal()
+    until(lambda: _late(field, digest) == [(1, "gamma")], 30)
+    field.order("alpha")
+    certificate = field.hospitals.finish(digest)
+    assert field.outcomes(certificate, "gamma")[0] == "late"
+    assert proofs.times_applied(field.stand.workspace, digest) == [1, 2]
+
+
+def cut_link(field: Field, units: float = 1.0) -> None:
+    """F6: a link is cut for a while; its site answers what it has and goes on by itself."""
+    unit_s = 4.0  # a round's deadline, which stands for ten minutes
+    field.order("gamma", "hold")
+    digest = field.hospitals.launch(field.study(rounds=3, deadline_s=unit_s))
+    until(lambda: field.state(digest, "gamma") == "working")
+    committed = field.gamma.count("agent.answer-committed")
+    field.line.strike(_CUT)
+    field.order("gamma")
+    until(lambda: field.gamma.count("agent.answer-committed") > committed)  # it is kept there
+    until(lambda: field.hospitals.status(digest)["round"] == 2, 30)
+    field.order("alpha", "hold")
+    time.sleep((units - 1.0) * unit_s)  # what an outage is
+    field.line.heal()
+    until(lambda: field.probe("/readyz") == 200, 60)
+    field.order("alpha")
+    certificate = field.hospitals.finish(digest)
+    assert certificate.rounds_applied == 3
+    outcomes = field.outcomes(certificate, "gamma")
+    assert outcomes[0] in {"late", "absent"}
+    assert outcomes[-1] == "contributed"
+    assert certificate.outcome == "PARTIAL"
+    assert field.gamma.deaths == []
+
+
+def cut_link_for_hours(field: Field) -> None:
+    """F6: the same for three hours, of which a round's deadline stands for ten minutes."""
+    cut_link(field, units=18.0)
+
+
+def full_shared_memory(field: Field) -> None:
+    """F7: shared memory of a container is measured; where it is full, the code says so."""
+    status, found = field.preflight("mount -t tmpfs -o size=64m larrey /dev/shm")
+    assert status == 0  # a warning: not every app uses it
+    assert "64 MiB" in found["shared-memory-small"]
+    assert "--shm-size" in found["shared-memory-small"]
+    field.order("gamma", "bus")
+    digest = field.hospitals.launch(field.study())
+    until(lambda: field.hospitals.status(digest)["applied"] >= 1)
+    field.order("gamma")
+    certificate = field.hospitals.finish(digest)
+    assert field.outcomes(certificate, "gamma")[0] == "shared-memory-full"
+    assert certificate.outcome == "PARTIAL"
+
+
+def missing_site(field: Field) -> None:
+    """F8: a study that lacks a site from the first round on says so and never COMPLETE."""
+    study = field.study()
+    digest = field.hospitals.propose(study)
+    field.line.strike(Fault("reset"))
+    with field.hospitals.operator() as operator:
+        until(lambda: _is_down(field, "gamma"), 60)
+        operator.launch(digest)
+    certificate = field.hospitals.finish(digest)
+    assert certificate.outcome == "PARTIAL"
+    assert field.outcomes(certificate, "gamma") == ["absent", "absent"]
+
+
+def required_site(field: Field) -> None:
+    """F8: a study does not begin without a site that it requires, and costs nothing meanwhile."""
+    digest = field.hospitals.propose(field.study(required=["gamma"]))
+    field.line.strike(Fault("reset"))
+    with field.hospitals.operator() as operator:
+        until(lambda: _is_down(field, "gamma"), 60)
+        operator.launch(digest)
+    until(lambda: field.hospitals.status(digest)["state"] == "gathering")
+    assert field.hospitals.rounds_used("alpha", digest) == 0
+    field.line.heal()
+    certificate = field.hospitals.finish(digest)
+    assert certificate.outcome == "COMPLETE"
+    assert proofs.spent(field.stand.workspace, "alpha", digest).reserved == {1: 1, 2: 1}
+
+
+def readonly_data(field: Field) -> None:
+    """F4: rows are on a read-only volume; whoever wants to write there is told before."""
+    place = field.rows / "gamma"
+    mount = f"mount --bind {place} {place}\nmount -o remount,bind,ro {place}"
+    status, found = field.preflight(mount)
+    assert (status, [code for code in found if code.startswith("state")]) == (0, [])
+    state = field.hospitals.config("gamma").parent / "state"
+    mount = f"mount --bind {state} {state}\nmount -o remount,bind,ro {state}"
+    status, found = field.preflight(mount)
+    assert status == 1
+    assert f"site.state: {state}" in found["state-read-only"]
+    assert "writable volume" in found["state-read-only"]
+    for site in SITES:  # after whatever trained here
+        assert [file.name for file in (field.rows / site).iterdir()] == [f"{DATASET}.csv"]
+
+
+SCENARIOS: dict[str, Scenario] = {
+    act.__name__: act
+    for act in (
+        slow_site,
+        slow_site_with_a_history,
+        lost_device,
+        killed_node,
+        readonly_data,
+        late_update,
+        cut_link,
+        cut_link_for_hours,
+        full_shared_memory,
+        missing_site,
+        required_site,
+    )
+}
+
+
+def _late(field: Field, study: str) -> list[tuple[int, str]]:
+    with proofs.looking(field.stand.workspace) as journal:
+        found = [r for r in journal.audit() if (r.study, r.action) == (study, "answer-late")]
+    return [(record.round, record.detail) for record in found]
+
+
+def _is_down(field: Field, site: str) -> bool:
+    return f"site down site={site}" in field.stand.coordinator.tail()
+
+
+def play(entry: Entry, field: Field) -> float:
+    """Play one scenario, mend what it broke and return the seconds it took."""
+    began = time.monotonic()
+    try:
+        SCENARIOS[entry.play](field)
+    finally:
+        field.mend()
+    return time.monotonic() - began
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play all that are functions here, print a line each, and write ``field.json``."""
+    parser = argparse.ArgumentParser(prog="python tests/chaos field")
+    parser.add_argument("--out", type=Path, required=True, help="folder for field.json")
+    parser.add_argument("--id", action="append", help="only this one; may be repeated")
+    options = parser.parse_args(arguments)
+    chosen = [e for e in listed() if e.play in SCENARIOS and (not options.id or e.id in options.id)]
+    seconds: dict[str, float] = {}
+    scratch = tempfile.TemporaryDirectory(prefix="larrey-field-")
+    with scratch as folder, open_field(Path(folder)) as field:
+        for entry in chosen:
+            try:
+                seconds[entry.play] = play(entry, field)
+                said = f"{seconds[entry.play]:6.1f} s  survived"
+            except AssertionError:
+                said = f"    failed\n{traceback.format_exc()}"
+            sys.stdout.write(f"{entry.id:4} {entry.play:26} {said}\n")
+            sys.stdout.flush()
+    figures = {
+        "scenarios_played": len(chosen),
+        "scenarios_survived": len(seconds),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "field.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return 0 if len(seconds) == len(chosen) else 1
+
+
+__all__ = ["SCENARIOS", "Entry", "listed", "main", "play"]

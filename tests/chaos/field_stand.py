@@ -1,0 +1,155 @@
+"""Three hospitals in which a scenario can spoil machine, network and disk of one, `gamma`.
+
+Rows lie in folders of their own, apart from everything that a node writes; gamma calls its
+coordinator over a `Line`, and its probes answer on loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from larrey_lab.federation.workspace import SitePlan, create_workspace, free_port
+from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.signed import Certificate
+from larrey_protocol.study import Study
+from larrey_protocol.tomlfile import read_text
+from tests.chaos.proxy import Line, Network
+from tests.chaos.stand import APPS, Program, Stand
+from tests.system.hospitals import DATASET, Hospitals, make_study, table, until
+
+SITES = ("alpha", "beta", "gamma")
+_ORDERS = ("hold", "slow", "lost", "bus")
+
+
+@dataclass(frozen=True)
+class Field:
+    """The running stand; a scenario leaves it as it found it."""
+
+    stand: Stand
+    hospitals: Hospitals
+    line: Line
+    probes: int  # port of gamma's
+    rows: Path
+    _numbers: Iterator[int]
+
+    @property
+    def gamma(self) -> Program:
+        return self.stand.sites["gamma"]
+
+    def study(self, **changes: Any) -> Study:
+        """Return a new study of all three; ``changes`` replace keys of training and rounds."""
+        training = {"rounds": 2, "spare_rounds": 2, "learning_rate": 1.0, "app": "field"}
+        rounds = {"quorum": 2, "deadline_s": 60.0}
+        return make_study(
+            f"field-{next(self._numbers)}",
+            training=training | {k: v for k, v in changes.items() if k in training},
+            rounds=rounds | {k: v for k, v in changes.items() if k not in training},
+            sites=[{"name": site, "patients": 25} for site in SITES],
+        )
+
+    def order(self, site: str, *orders: str) -> None:
+        """Have a site's training do these and nothing else that was ordered before."""
+        for name in _ORDERS:
+            file = self.rows / site / f"{DATASET}.csv.{name}"
+            file.touch() if name in orders else file.unlink(missing_ok=True)
+
+    def outcomes(self, certificate: Certificate, site: str) -> list[str]:
+        """Return by round what became of a site: outcome, or the code where it was refused."""
+        cells = [cell for cell in certificate.matrix if cell.site == site]
+        return [c.code or c.outcome for c in sorted(cells, key=lambda cell: cell.round)]
+
+    def state(self, study: str, site: str) -> str:
+        rows = self.hospitals.status(study)["sites"]
+        return next((str(row["state"]) for row in rows if row["site"] == site), "")
+
+    def probe(self, path: str) -> int:
+        """Return the status of one of gamma's probes, 0 where nobody listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.probes}{path}") as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+    def kill(self, program: Program) -> None:
+        """End a program by SIGKILL; its supervisor starts it again."""
+        before = len(program.deaths)
+        os.kill(program.pid, signal.SIGKILL)
+        until(lambda: len(program.deaths) > before)
+
+    def mend(self) -> None:
+        """Take back all orders and heal the line."""
+        for site in SITES:
+            self.order(site)
+        self.line.heal()
+        until(lambda: self.probe("/readyz") == 200, 60)
+
+    def preflight(self, *before: str) -> tuple[int, dict[str, str]]:
+        """Return what `larrey-site preflight` ends with and finds at gamma, by code.
+
+        ``before`` are shell commands in a mount namespace that the command then has to itself.
+        """
+        config = self.hospitals.config("gamma")
+        command = f"{Path(sys.executable).parent}/larrey-site preflight --json --config {config}"
+        script = ["sh", "-ec", "\n".join([*before, f"exec {command}"])]
+        apart = ["unshare", "-rm"] if before else []
+        done = subprocess.run([*apart, *script], capture_output=True, text=True, check=False)
+        checks = json.loads(done.stdout)["checks"]
+        found = [one for check in checks for one in check["found"]]
+        return done.returncode, {f["code"]: f"{f['message']} {f['remedy']}" for f in found}
+
+
+@contextmanager
+def open_field(folder: Path) -> Iterator[Field]:
+    """Yield the running stand, its folders in ``folder``."""
+    rows = folder / "rows"
+    app = {
+        "name": "field",
+        "module": "field_app:app",
+        "digest": digest_bytes((APPS / "field_app.py").read_bytes()),
+        "unaccounted": True,
+    }
+    policy = {"allow_without_dp": [DATASET], "apps": [app], "min_units": 20}
+    plans = []
+    for number, name in enumerate(SITES):
+        (rows / name).mkdir(parents=True)
+        data = rows / name / f"{DATASET}.csv"
+        data.write_text(table(number))
+        plans.append(SitePlan(name, data, DATASET, unit="pid", policy=policy))
+    workspace = create_workspace(folder / "federation", plans)
+    with Network() as network:
+        line, probes = network.line(int(workspace.address.rpartition(":")[2])), free_port()
+        for name in SITES:
+            more = {"path": str(rows / name / f"{DATASET}.csv")}
+            address = f"localhost:{line.port}" if name == "gamma" else ""
+            _edit(workspace.site(name), more, address, probes)
+            (workspace.site(name).parent / f"{DATASET}.csv").unlink()
+        stand = Stand(workspace)
+        with stand:
+            yield Field(stand, Hospitals(stand), line, probes, rows, count(1))
+
+
+def _edit(file: Path, dataset: dict[str, str], address: str, probes: int) -> None:
+    document = tomllib.loads(read_text(file))
+    document["datasets"][0] |= dataset
+    if address:
+        document["coordinator"]["address"] = address
+        document["site"]["metrics"] = f"127.0.0.1:{probes}"
+    file.write_text(tomli_w.dumps(document))
