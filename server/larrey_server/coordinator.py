@@ -65,11 +65,10 @@ class Coordinator:
     def __init__(self, settings: CoordinatorSettings, registry: Registry, metrics: Metrics) -> None:
         self.signer = SigningKey.load(settings.identity.signing_key)
         self.state = settings.coordinator.state
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal.open(self.state / "coordinator.db")
         self.journal.on_audit = Seal(self.state, self.signer, time.time).write
         self.storage = Storage(self._try_to_write)
-        self.storage.changed = metrics.storage_fault
+        self.storage.changed = self._storage_changed
         self.journal.on_fault = self.storage.failed
         self.registry = registry
         self.metrics = metrics
@@ -85,7 +84,9 @@ class Coordinator:
         )
         self.post = Post(self.engine)
         self.dispatch = Dispatch(
-            self.engine, bare_reply=self._bare_reply, abandoned=self.spool.drop
+            self.engine,
+            bare_reply=lambda errand: self.answered(errand, "", None, "receipt-missing"),
+            abandoned=self.spool.drop,
         )
         self.presence = SitePresence(self.engine, metrics, self._conductors)
         self._aggregator = Aggregator.start()
@@ -124,9 +125,9 @@ class Coordinator:
     def resume(self) -> None:
         """Go on with the studies that were running when the coordinator last stopped."""
         rows = self.book.rows()
-        running = [row for row in rows if row.state == "open"]
-        begun = {row.digest: self.begin(self.book.study(row.digest)) for row in running}
-        began = [self.journal.round_began(row.digest) for row in running]
+        running = [row.digest for row in rows if row.state == "open"]
+        begun = {digest: self.begin(self.book.study(digest)) for digest in running}
+        began = [self.journal.round_began(digest) for digest in running]
         # Conductors hold the updates of the last applied round.
         logger.info("spool swept files=%d", self.spool.sweep(min(began, default=math.inf)))
         for row in rows:
@@ -270,6 +271,11 @@ class Coordinator:
         """Return whether work is accepted and can be written down."""
         return self.is_ready() and not self.storage.fault
 
+    def _storage_changed(self, code: str) -> None:
+        self.metrics.storage_fault(code)
+        for conductor in self._conductors():
+            conductor.tick()  # so that it says at once that it stands still
+
     def _try_to_write(self) -> None:
         write_trial(self.state)
         self.journal.try_commit()
@@ -356,9 +362,6 @@ class Coordinator:
         self.book.changed(study.file.site_names)
         self.wake(study.file.site_names)
         self.feed.publish(study.digest, None)
-
-    def _bare_reply(self, errand: Errand) -> None:
-        self.answered(errand, "", None, "receipt-missing")
 
     def conductor(self, digest: str) -> Conductor | None:
         """Return who conducts a running study, None where it does not run."""

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS audit (
     study TEXT NOT NULL, round INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL,
     previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
 """
-_LOCKED_S = 2.0  # how long another program's lock is waited for; callers wait as long
+_LOCKED_S = 1.0  # how long another program's lock is waited for; callers wait as long
 _WAL_BYTES = 8 << 20  # what the write-ahead log is cut back to after a long reader
 _APPEND_ONLY = ("transitions", "contributions", "audit", "documents", "members")
 
