@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-_PARTS = ("kills", "storm", "soak")
+_PARTS = ("kills", "storm", "storm_transfer", "soak", "field")
 
 
 def _main() -> int:

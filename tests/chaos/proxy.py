@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a line from `Line.strike` to `Line.heal`.
+    """What is wrong with a line from `Line.strike` to `Line.heal`; several may be at once.
 
     ``latency``    each piece of 64 KiB comes ``delay_s`` later
     ``bandwidth``  no more than ``rate`` bytes a second pass
@@ -120,7 +120,7 @@ class Line:
         self._to = ("127.0.0.1", port)
         self._door = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._door.setblocking(False)
-        self._fault: Fault | None = None
+        self._faults: tuple[Fault, ...] = ()
         self._links: set[_Link] = set()
         self._left = 0  # bytes before a cut
         self._free_at: dict[Way, float] = {"up": 0.0, "down": 0.0}  # of a narrow line
@@ -135,9 +135,9 @@ class Line:
         """Return how many connections are open."""
         return len(self._links)
 
-    def strike(self, fault: Fault) -> None:
-        """Make the line bad in this way, and no longer in another."""
-        self._network.call(lambda: self._strike(fault))
+    def strike(self, *faults: Fault) -> None:
+        """Make the line bad in these ways, and no longer in others."""
+        self._network.call(lambda: self._strike(faults))
 
     def heal(self) -> None:
         """Make the line good; connections that lost bytes end by RST."""
@@ -154,18 +154,16 @@ class Line:
     def close(self) -> None:
         self._door.close()
 
-    def _strike(self, fault: Fault) -> None:
+    def _strike(self, faults: tuple[Fault, ...]) -> None:
         self._heal()
-        self._fault, self._left = fault, fault.after
-        if fault.kind == "half-open":
-            for link in self._links:
-                link.dead |= set(fault.ways)
-        elif fault.kind == "reset":
-            for link in self._links:
+        self._faults, self._left = faults, sum(fault.after for fault in faults)
+        for link in self._links:
+            link.dead |= {way for way in UP_DOWN if self._is("half-open", way)}
+            if self._refuses:
                 link.reset()
 
     def _heal(self) -> None:
-        self._fault = None
+        self._faults = ()
         for link in self._links:
             if link.dead:
                 link.reset()
@@ -173,8 +171,12 @@ class Line:
         self._changed = asyncio.Event()
 
     def _is(self, kind: Kind, way: Way) -> Fault | None:
-        fault = self._fault
-        return fault if fault is not None and fault.kind == kind and way in fault.ways else None
+        fits = (fault for fault in self._faults if fault.kind == kind and way in fault.ways)
+        return next(fits, None)
+
+    @property
+    def _refuses(self) -> bool:
+        return any(fault.kind == "reset" for fault in self._faults)
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -182,7 +184,7 @@ class Line:
             with suppress(OSError):
                 near, _ = await loop.sock_accept(self._door)
                 self.events["connected"] += 1
-                if self._is("reset", "up") or self._is("reset", "down"):
+                if self._refuses:
                     _reset(near)
                     self.events["reset"] += 1
                     continue
@@ -230,7 +232,7 @@ class Line:
         if self._is("cut", way):
             self._left -= passed
             if self._left <= 0:
-                self._fault = None
+                self._faults = tuple(one for one in self._faults if one.kind != "cut")
                 for link in self._links:
                     link.reset()
 

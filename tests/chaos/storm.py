@@ -24,7 +24,7 @@ from typing import Any
 from larrey_protocol.models import model_layout
 from tests.chaos.schedules import Strike, scaled, schedule
 from tests.chaos.storm_rules import complaints, disk_complaints
-from tests.chaos.weather import DEADLINE_S, QUORUM, Ran, Weather, study_of, weather
+from tests.chaos.weather import DEADLINE_S, QUORUM, ROUNDS, Ran, Weather, study_of, weather
 
 SITES = ("alpha", "beta", "gamma", "delta")
 _CALM = 2  # studies without a fault, for their time
@@ -41,13 +41,13 @@ class Played:
     complaints: list[str] = field(default_factory=list)
 
 
-def play(sky: Weather, seeds: Sequence[int | None]) -> Iterator[Played]:
+def play(sky: Weather, seeds: Sequence[int | None], rounds: int = ROUNDS) -> Iterator[Played]:
     """Yield each schedule as it is over; a seed of None is one without a fault."""
     for start in range(0, len(seeds), _BATCH):
         batch = seeds[start : start + _BATCH]
         sky.await_all()
         names = [f"storm-{start + n}" for n in range(len(batch))]
-        studies = [study_of(name, SITES) for name in names]
+        studies = [study_of(name, SITES, rounds) for name in names]
         for study in studies:
             sky.hospitals.propose(study)
         for seed, study in zip(batch, studies, strict=True):

@@ -134,8 +134,9 @@ class Weather:
 
     def _settle(self, ran: Ran) -> bool:
         """Wait for the end, at most so long; return whether it paused itself instead."""
-        attempts = ROUNDS + SPARES + _RETRIES
-        end = time.monotonic() + attempts * DEADLINE_S + _DEAD_S
+        file = ran.study.file
+        attempts = file.training.rounds + file.training.spare_rounds + _RETRIES
+        end = time.monotonic() + attempts * file.rounds.deadline_s + _DEAD_S
         while not ran.ended and time.monotonic() < end:
             facts = self.hospitals.status(ran.study.digest)
             if facts["state"] == "paused" and facts["stop_code"] in QUORUM_STOPS:
@@ -176,12 +177,12 @@ def weather(folder: Path, sites: Sequence[str]) -> Iterator[Weather]:
             yield Weather(stand, lines)
 
 
-def study_of(name: str, sites: Sequence[str], **changes: Any) -> Study:
+def study_of(name: str, sites: Sequence[str], rounds: int = ROUNDS, **changes: Any) -> Study:
     """Return a study of the paced app; ``changes`` replace whole sections."""
     sections: dict[str, Any] = {
         "model": {"name": "mlp", "hidden": list(HIDDEN)},
         "training": {
-            "rounds": ROUNDS, "spare_rounds": SPARES, "learning_rate": 1.0, "app": "paced",
+            "rounds": rounds, "spare_rounds": SPARES, "learning_rate": 1.0, "app": "paced",
         },
         "privacy": {"mechanism": "none", "max_update_norm": 1e3},
         "rounds": {"quorum": QUORUM, "deadline_s": DEADLINE_S},
