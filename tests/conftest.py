@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 # Files of tests/system that start programs of their own, or none.
 _ALONE = {"test_demo.py", "test_docs.py", "test_isolated_network.py", "test_join.py"}
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("larrey", deadline=None)
+settings.load_profile("larrey")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -96,7 +96,7 @@ def update_not_sealed(site: Site) -> str:
 class _Puppet:
     """Stands where the agent keeps its trainer process; the other end does what the attack says."""
 
-    pid, isolation, alive = 1, None, True
+    pid, isolation, alive, ended_by = 1, None, True, 0
 
     def __init__(self, deed: Deed) -> None:
         self.fresh, self.greeted = True, threading.Event()

@@ -22,6 +22,7 @@ from tests.system.hospitals import (
     Hospitals,
     make_study,
     table,
+    until,
 )
 
 pytestmark = pytest.mark.system
@@ -125,6 +126,8 @@ def test_data_that_break_after_approval_are_a_code_to_others_and_a_reason_at_the
         spoil(repaired, site, SPOILED[code])
     with repaired.operator() as operator:
         operator.launch(digest)
+        until(lambda: repaired.status(digest).get("stop_code") == "below-quorum", 60)
+        operator.command(digest, "close")
     certificate = repaired.finish(digest)
     assert (certificate.outcome, certificate.rounds_applied) == ("FAILED", 0)
     assert {cell.code for cell in certificate.matrix} == {"site-not-ready"}
