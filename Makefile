@@ -9,7 +9,8 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary chaos-kills
+	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary chaos-kills \
+	chaos soak
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,6 +70,10 @@ bench-rand: $(READY) ## price of privacy and of federation, RAND health insuranc
 bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
 	$(PY) -m bench.boundary
 
+chaos: $(READY) ## every fault of tests/chaos, an hour at most; figures into bench/results
+	$(PY) -m bench.chaos
+soak: $(READY) ## 500 rounds, 8 sites, random faults: what grows; figures into bench/results
+	$(PY) -m bench.soak
 chaos-kills: $(READY) ## SIGKILL at every named point of a round; figures into OUT=runs/chaos
 	$(PY) tests/chaos kills --out $(or $(OUT),runs/chaos)
 

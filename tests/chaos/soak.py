@@ -31,9 +31,9 @@ from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.study import Study
 from tests.chaos import proofs
-from tests.chaos.stand import APPS, Program, Stand
+from tests.chaos.stand import APPS, Stand
 from tests.chaos.vitals import Vitals, alike, first_and_last, look
-from tests.system.hospitals import DATASET, Hospitals, descendants, make_study, table, until
+from tests.system.hospitals import DATASET, Hospitals, descendants, make_study, table
 
 Say = Callable[[str], None]
 _WORKER = "larrey_server.aggregation"
@@ -86,9 +86,12 @@ def plan(rounds: int, sites: Sequence[str], share: float, chance: random.Random)
         for number in range(_CALM, rounds - _CALM)
         if chance.random() < share
     ]
-    early = range(_CALM, max(_CALM, rounds // 10))
+    tenth = rounds // 10
+    early = range(_CALM, max(_CALM, tenth // 2))
     kills = min(_COORDINATOR_KILLS, len(early) // 5)
     found += [Fault(number, "kill-coordinator") for number in chance.sample(early, kills)]
+    # Then everybody at once waits for it: its threads, started as they are needed, are all there.
+    found += [Fault(n, "stall-coordinator", "", _LONGEST_STALL_S) for n in (tenth - 2, tenth - 1)]
     return sorted(found, key=lambda fault: fault.round)
 
 
@@ -211,9 +214,9 @@ def strike(stand: Stand, fault: Fault) -> bool:
     return bool(pids)
 
 
-def figures(ran: Soak) -> dict[str, Any]:
-    """Return what grew, from a tenth of the rounds on, and whether anything was lost."""
-    since = ran.rounds // 10
+def figures(ran: Soak, since: int = 0) -> dict[str, Any]:
+    """Return what grew from a round on, by default a tenth of all, and what faults cost."""
+    since = since or ran.rounds // 10
     kept = {name: alike(looks, since) for name, looks in ran.looks.items()}
     nodes = [name for name in kept if name != "coordinator"]
     memory = {name: _ratio(looks, lambda one: one.memory) for name, looks in kept.items()}
@@ -239,9 +242,7 @@ def figures(ran: Soak) -> dict[str, Any]:
         "files_growth": max(_growth(looks, lambda one: one.files) for looks in kept.values()),
         "threads_growth": max(_growth(looks, lambda one: one.threads) for looks in kept.values()),
         "spool_most_bytes": dict(ran.spool_most),
-        "spool_growth_ratio": max(
-            _ratio(looks, lambda one: one.spool) for looks in kept.values()
-        ),
+        "spool_growth_ratio": max(_ratio(looks, lambda one: one.spool) for looks in kept.values()),
         "journal_bytes_per_round": {name: _slope(looks) for name, looks in kept.items()},
         "journal_slope_ratio": max(
             _slope(looks[len(looks) // 2 :]) / _slope(looks[: len(looks) // 2 + 1])
@@ -270,9 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{time.monotonic() - began:7.1f} s  {text}\n")
         sys.stdout.flush()
 
-    with tempfile.TemporaryDirectory(prefix="larrey-soak-") as scratch:
-        with make_stand(options.folder or Path(scratch), sites) as stand:
-            ran = Run(stand, study_of(sites, options.rounds), faults, say)()
+    scratch = tempfile.TemporaryDirectory(prefix="larrey-soak-")
+    with scratch as folder, make_stand(options.folder or Path(folder), sites) as stand:
+        ran = Run(stand, study_of(sites, options.rounds), faults, say)()
     found = figures(ran)
     sys.stdout.write("".join(f"{name:32} {value}\n" for name, value in found.items()))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Vitals:
     Attributes:
         round: how many rounds were applied.
         pids: the processes counted, the program's own first; equal in looks that may be compared.
-        memory: private bytes of all of them.
+        memory_of: private bytes of each of them.
         files: open files of all of them.
         threads: of all of them.
         spool: bytes of blobs kept for others or for a repeat.
@@ -36,11 +36,16 @@ class Vitals:
 
     round: int
     pids: tuple[int, ...]
-    memory: int
+    memory_of: tuple[int, ...]
     files: int
     threads: int
     spool: int
     journal: int
+
+    @property
+    def memory(self) -> int:
+        """Return the private bytes of all of them."""
+        return sum(self.memory_of)
 
 
 def look(number: int, pid: int, state: Path, *, beside: str = "") -> Vitals:
@@ -60,7 +65,7 @@ def look(number: int, pid: int, state: Path, *, beside: str = "") -> Vitals:
     return Vitals(
         number,
         pids,
-        sum(map(_memory, pids)),
+        tuple(map(_memory, pids)),
         sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in pids),
         sum(len(list(Path(f"/proc/{one}/task").iterdir())) for one in pids),
         spool_bytes(state),
@@ -71,10 +76,7 @@ def look(number: int, pid: int, state: Path, *, beside: str = "") -> Vitals:
 def spool_bytes(state: Path) -> int:
     """Return the bytes in the spools of a state folder."""
     return sum(
-        _size(path)
-        for name in _SPOOLS
-        for path in (state / name).rglob("*")
-        if path.is_file()
+        _size(path) for name in _SPOOLS for path in (state / name).rglob("*") if path.is_file()
     )
 
 
