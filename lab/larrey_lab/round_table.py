@@ -157,8 +157,8 @@ def _while_open() -> Iterator[_Case]:
     two = _play(state, _reply(state, "a"), _reply(state, "b"))
     phase = _open(_TWO)
     phase = _play(phase, _reply(phase, "a"), _reply(phase, "b"))
-    gone = _play(state, SiteStopped(0.0, "b", "x"), SiteStopped(0.0, "c", "x"))
-    out = _play(state, _order("exclude", "b"), _order("exclude", "c"))
+    gone = _play(state, SiteStopped(0.0, "b", "x"))
+    out = _play(state, _order("exclude", "b"))
     yield _Case(_play(_launched(), *_ups("ab")), SiteUp(_NOW, "c"), "it owes an answer")
     yield _Case(state, SiteDown(_NOW, "c"), "others are waited for")
     yield _Case(state, _reply(state, "a"), "others are waited for")
@@ -170,8 +170,12 @@ def _while_open() -> Iterator[_Case]:
     yield _Case(alone, Ticked(late), "the same, it is not there")
     yield _Case(replace(state, spares_left=0), Ticked(late), "the same, no spare attempt is left")
     yield _Case(_play(state, _order("pause")), Ticked(late), "the same, a pause was ordered")
-    yield _Case(gone, Ticked(late), "the same, too few sites are left for good")
-    yield _Case(out, Ticked(late), "the same, too few sites are not excluded")
+    yield _Case(gone, SiteStopped(_NOW, "c", "x"), "too few are left for good")
+    yield _Case(state, _reply(state, "a", "not-held"), "too few are left for good")
+    yield _Case(out, _order("exclude", "c"), "too few sites are not excluded")
+    yield _Case(
+        _play(out, _order("pause")), _order("exclude", "c"), "the same, a pause was ordered"
+    )
     yield _Case(two, SiteStopped(_NOW, "c", "x"), "quorum answered, it was the last one")
     yield _Case(state, SiteStopped(_NOW, "c", "x"), "others are waited for")
     yield _Case(two, _order("exclude", "c"), "quorum answered, it was the last one")
@@ -278,6 +282,6 @@ def _order(verb: str, subject: str = "") -> Ordered:
     return Ordered(_NOW, verb, 2, "person", 0.0, "", subject, "")  # type: ignore[arg-type]
 
 
-def _reply(state: State, site: str) -> Replied:
+def _reply(state: State, site: str, code: str = "") -> Replied:
     key = task_key(state)
-    return Replied(1.0, key, Reply(site, key.phase, "update"))
+    return Replied(1.0, key, Reply(site, key.phase, "" if code else "update", code))

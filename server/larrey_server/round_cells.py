@@ -12,6 +12,7 @@ __all__ = [
     "answered",
     "cells_of",
     "has_quorum",
+    "is_hopeless",
     "members",
     "unapplied",
     "updates",
@@ -31,6 +32,16 @@ def answered(state: State) -> tuple[str, ...]:
     phase = state.plan.phases[state.phase]
     good = {reply.site for reply in state.replies if reply.phase == phase and not reply.code}
     return tuple(site for site in state.joined if site in good)
+
+
+def is_hopeless(state: State) -> bool:
+    """Return whether so many sites went for good or were excluded that a phase lacks its quorum.
+
+    Whoever answered it in whatever way might do better, so that only time tells.
+    """
+    phase = state.plan.phases[state.phase]
+    asked = {*state.pending, *(reply.site for reply in state.replies if reply.phase == phase)}
+    return not has_quorum(state, tuple(site for site in members(state) if site in asked))
 
 
 def has_quorum(state: State, sites: tuple[str, ...]) -> bool:

@@ -64,8 +64,11 @@ def due(state: State, site: str) -> float | None:
 
 
 def is_outside(state: State, site: str, at: float) -> bool:
-    """Return whether a site waits for its training window; what it has begun it finishes."""
-    return site not in state.asked and state.windows.get(site, 0.0) > at
+    """Return whether a site waits for its training window; what it has begun it finishes.
+
+    So the later phases of a round that it trained in do not wait.
+    """
+    return state.phase == 0 and site not in state.asked and state.windows.get(site, 0.0) > at
 
 
 def is_awaited(state: State, site: str, at: float) -> bool:

@@ -1,7 +1,8 @@
 """How a phase of a round closes, and what follows. Pure.
 
 A phase closes when everybody answered or its deadline passed; before that, when quorum and all
-required sites answered and none of the others is worth waiting for (`round_clock.is_awaited`).
+required sites answered and none of the others is worth waiting for (`round_clock.is_awaited`), or
+when so many went for good or were excluded that quorum cannot be reached any more.
 Below quorum the round is repeated with a spare attempt; without one the study pauses itself.
 """
 
@@ -10,9 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from larrey_server.round_cells import (
+    abandoned,
     answered,
     cells_of,
     has_quorum,
+    is_hopeless,
     members,
     unapplied,
     updates,
@@ -54,7 +57,7 @@ def cancels(state: State) -> tuple[Cancel, ...]:
 
 
 def _is_over(state: State, at: float) -> bool:
-    if not state.pending or at >= deadline(state):
+    if not state.pending or at >= deadline(state) or is_hopeless(state):
         return True
     is_enough = has_quorum(state, answered(state))
     return is_enough and not any(is_awaited(state, site, at) for site in state.pending)
@@ -81,6 +84,8 @@ def _next_phase(state: State, at: float) -> Step:
 def _repeat(state: State, at: float) -> Step:
     """Spend a spare attempt on the same round, or pause; nothing where persons left too few."""
     cells = unapplied(cells_of(state, at))
+    if is_hopeless(state):  # nobody was late for it
+        cells = abandoned(state, at, "round-not-applied")
     state = next_attempt(state)
     if has_quorum(state, members(state)) and not state.spares_left:
         state = paused_itself(state, "below-quorum")

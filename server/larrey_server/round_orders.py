@@ -14,7 +14,7 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from larrey_server.round_cells import abandoned
+from larrey_server.round_cells import abandoned, is_hopeless
 from larrey_server.round_closing import cancels, settle
 from larrey_server.round_keys import task_key
 from larrey_server.round_opening import (
@@ -120,8 +120,7 @@ def _on_call(state: State, event: Ordered) -> Step:
     site, at = event.subject, event.at
     match event.verb:
         case "exclude" if site in state.plan.invited and site not in state.excluded:
-            excluded = {**state.excluded, site: event.reason}
-            return _without(replace(state, excluded=excluded), site, at)
+            return _excluded(state, event)
         case "include" if site in state.excluded:
             excluded = {name: why for name, why in state.excluded.items() if name != site}
             return settle(replace(state, excluded=excluded), at)
@@ -135,16 +134,31 @@ def _on_call(state: State, event: Ordered) -> Step:
             return state, ()
 
 
+def _excluded(state: State, event: Ordered) -> Step:
+    """Leave a site out; an attempt that cannot have its quorum without it is repeated at once."""
+    site, at = event.subject, event.at
+    state = replace(state, excluded={**state.excluded, site: event.reason})
+    if state.status == "open" and is_hopeless(state):
+        others = tuple(reply for reply in state.replies if reply.site != site)
+        return _repeated(replace(state, replies=others), at, "round-not-applied")
+    return _without(state, site, at)
+
+
 def _again(state: State, at: float) -> Step:
     """Repeat the open attempt, or open one more where the study paused for want of quorum."""
     if state.status in {"open", "closing"}:
-        cells, taken_back = abandoned(state, at, "round-retried"), cancels(state)
-        state, actions = open_attempt(next_attempt(state), at, cells)
-        return state, (*actions[:1], *taken_back, *actions[1:])
+        return _repeated(state, at, "round-retried")
     if state.status == "paused" and state.stop_code in QUORUM_STOPS:
         state = replace(state, stop="", stop_by="", stop_on=0.0, stop_code="")
         return open_attempt(state, at)
     return state, ()
+
+
+def _repeated(state: State, at: float, code: str) -> Step:
+    """Open a further attempt of the same round, or gather for it; it is no spare one."""
+    cells, taken_back = abandoned(state, at, code), cancels(state)
+    state, actions = open_attempt(next_attempt(state), at, cells)
+    return state, (*actions[:1], *taken_back, *actions[1:])
 
 
 def _without(state: State, site: str, at: float) -> Step:

@@ -70,6 +70,9 @@ __all__ = [
 ]
 
 
+_CLOCKS_DIFFER_S = 60.0  # windows open by the minute, and certificates forgive five of them
+
+
 def begin(plan: Plan, model: str) -> State:
     """Return the state before launch; ``model`` is the digest of the starting point."""
     return State(plan, model, spares_left=plan.spare_rounds)
@@ -172,15 +175,22 @@ def _replied(state: State, event: Replied) -> Step:
     reply, at = event.reply, event.at
     if not expects(state, reply.site, event.key, reply.code):
         return state, ()
-    if reply.code == OUTSIDE and state.windows.get(reply.site, 0.0) > at:
-        asked = {site: since for site, since in state.asked.items() if site != reply.site}
-        return settle(replace(state, asked=asked), at)  # it is asked again when its window opens
+    if reply.code == OUTSIDE and state.phase == 0:
+        return _outside(state, reply.site, at)
     stopped = state.stopped
     if reply.code in STANDING_REFUSALS:
         stopped = {**stopped, reply.site: reply.code}
     pending = tuple(site for site in state.pending if site != reply.site)
     state = replace(learned(state, reply), pending=pending, stopped=stopped)
     return settle(replace(state, replies=(*state.replies, reply)), at)
+
+
+def _outside(state: State, site: str, at: float) -> Step:
+    """Ask a site again when its window opens; where it should be open, clocks differ: soon."""
+    opens = state.windows.get(site, 0.0)
+    windows = {**state.windows, site: opens if opens > at else at + _CLOCKS_DIFFER_S}
+    asked = {name: since for name, since in state.asked.items() if name != site}
+    return settle(replace(state, windows=windows, asked=asked), at)
 
 
 def _aggregated(state: State, event: Aggregated) -> Step:

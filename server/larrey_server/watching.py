@@ -132,8 +132,8 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
     code), ``round-closed``, ``round-applied`` or ``round-not-applied`` (with a code),
     ``site-joined``, ``site-stopped``, ``site-excluded``, ``site-included``, ``round-extended``,
     ``pause-ordered``, ``halt-ordered`` or ``resume-ordered``, ``study-paused`` when a pause takes
-    effect or the study pauses itself, ``launched``, ``round-gathering``, ``round-opened``,
-    ``study-ended``.
+    effect or the study pauses itself, after the round that led to it, ``launched``,
+    ``round-gathering``, ``round-opened``, ``study-ended``.
     """
     return [
         *_connections(before, after),
@@ -141,6 +141,7 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
         *_members(before, after),
         *_stops(before, after),
         *_ended_attempt(before, after, cells),
+        *_paused(before, after),
         *_opened(before, after),
     ]
 
@@ -197,16 +198,19 @@ def _members(before: State, after: State) -> list[_Facts]:
 
 
 def _stops(before: State, after: State) -> list[_Facts]:
-    """Return what persons ordered, and that a pause has begun, theirs or the study's own."""
-    if after.status == "ended":
-        return []
+    """Return what persons ordered."""
     by, code, was, now = after.stop_by, after.stop_code, before.stop, after.stop
-    facts: list[_Facts] = []
-    if (now, by) != (was, before.stop_by) and code not in QUORUM_STOPS:
-        facts.append({"event": f"{now or 'resume'}-ordered", "by": by, "code": code})
-    if after.status == "paused" and (before.status, before.stop_code) != ("paused", code):
-        facts.append({"event": "study-paused", "by": by, "code": code})
-    return facts
+    if after.status == "ended" or (now, by) == (was, before.stop_by) or code in QUORUM_STOPS:
+        return []
+    return [{"event": f"{now or 'resume'}-ordered", "by": by, "code": code}]
+
+
+def _paused(before: State, after: State) -> list[_Facts]:
+    """Return that a pause has begun, a person's or the study's own, after what led to it."""
+    code = after.stop_code
+    if after.status != "paused" or (before.status, before.stop_code) == ("paused", code):
+        return []
+    return [{"event": "study-paused", "by": after.stop_by, "code": code}]
 
 
 def _ended_attempt(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts]:

@@ -9,6 +9,7 @@ import pytest
 from larrey_server.round_opening import Missing, missing
 from larrey_server.round_values import (
     Aggregated,
+    Cancel,
     Cell,
     Commit,
     Plan,
@@ -91,11 +92,57 @@ def test_a_gathering_study_pauses_when_too_few_sites_are_left_for_good() -> None
     assert (state.status, state.stop_code, actions) == ("paused", "too-few-sites", [Commit()])
 
 
-def test_a_study_that_was_left_by_too_many_in_its_round_pauses_when_it_starts_again() -> None:
-    state, _ = play(opened(), *(SiteStopped(1.0, s, "site-withdrawn") for s in ("beta", "gamma")))
+@pytest.mark.parametrize("code", ["site-withdrawn", "approval-revoked"])
+def test_a_round_that_too_many_left_for_good_waits_for_nobody_and_pauses(code: str) -> None:
+    state, _ = play(opened(), SiteStopped(1.0, "beta", code))
     assert state.status == "open"
-    state, actions = play(state, Resumed(5.0))
-    assert (state.status, state.stop_code, actions) == ("paused", "too-few-sites", [Commit()])
+    state, actions = play(state, SiteStopped(2.0, "gamma", code))
+    assert (state.status, state.stop_code) == ("paused", "too-few-sites")
+    assert (state.attempt, state.spares_left) == (2, PLAN.spare_rounds)
+    assert isinstance(actions[0], Commit)
+    assert actions[0].cells[0] == Cell("alpha", 1, 1, "halted", "round-not-applied")
+    assert actions[1:] == [Cancel(site, task_key(opened())) for site in ("gamma", "alpha")]
+
+
+def test_a_required_site_that_declines_the_study_as_such_ends_the_round_at_once() -> None:
+    state = opened(NEEDY)
+    state, _ = play(state, reply(state, "gamma", code="budget-exhausted"))
+    assert (state.status, state.stop_code) == ("paused", "too-few-sites")
+
+
+def test_a_refusal_that_may_pass_does_not_end_a_round_before_the_others_answered() -> None:
+    state = opened(replace(PLAN, quorum=3))
+    state, _ = play(state, reply(state, "gamma", code="trainer-failed"))
+    assert (state.status, state.attempt) == ("open", 1)
+
+
+def test_a_site_whose_clock_is_behind_is_asked_again_and_costs_no_spare_attempt() -> None:
+    state = outside("beta", "gamma", until=500.0, plan=replace(PLAN, deadline_s=600.0))
+    state, _ = play(state, Ticked(500.0))
+    for _ in range(3):
+        at = state.asked["gamma"] + 1.0
+        for site in ("beta", "gamma"):
+            state, actions = play(state, reply(state, site, at, code="outside-window"))
+            assert actions == []
+        state, actions = play(state, Ticked(at + 60.0))
+        assert actions == [Send("beta"), Send("gamma")]
+    state, _ = answer_all(state, SITES, at=700.0)
+    assert (state.status, state.attempt, state.spares_left) == ("closing", 1, PLAN.spare_rounds)
+
+
+def test_a_site_that_trained_is_asked_for_the_later_phases_although_its_window_closed() -> None:
+    state = opened(replace(PLAN, phases=("train", "evaluate")))
+    state, _ = play(state, SiteWindow(1.0, "gamma", 9e4), SiteWindow(1.0, "beta", 9e4))
+    state, actions = answer_all(state, SITES, at=2.0)
+    assert (state.phase, actions[1:]) == (1, [Send(site) for site in SITES])
+    state, _ = answer_all(state, SITES, at=3.0)
+    assert state.status == "closing"
+
+
+def test_who_declines_a_later_phase_for_the_hour_is_not_asked_for_it_again() -> None:
+    state, _ = answer_all(opened(replace(PLAN, phases=("train", "evaluate"))), SITES)
+    state, actions = play(state, reply(state, "gamma", 2.0, code="outside-window"))
+    assert (actions, "gamma" in state.pending) == ([], False)
 
 
 def test_a_quorum_that_goes_between_two_rounds_is_waited_for() -> None:

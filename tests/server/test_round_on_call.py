@@ -13,6 +13,7 @@ from larrey_server.round_values import (
     Commit,
     Event,
     Send,
+    SiteJoined,
     SiteUp,
     State,
     Ticked,
@@ -82,13 +83,29 @@ def test_an_excluded_site_that_reconnects_is_not_asked() -> None:
 
 
 def test_a_study_without_quorum_by_exclusion_gathers_and_spends_nothing() -> None:
-    state, _ = play(opened(), OUT, order("exclude", 3, 5.0, "beta"))
-    state, _ = play(state, reply(state, "alpha"))
+    state, _ = play(opened(), OUT)
+    state, _ = answer_all(state, ("beta",))
+    state, actions = play(state, order("exclude", 3, 5.0, "beta"))  # alpha is not waited for
+    assert isinstance(actions[0], Commit)
+    assert [cell.outcome for cell in actions[0].cells] == ["halted", "excluded", "excluded"]
     assert (state.status, state.attempt, state.spares_left) == ("gathering", 2, PLAN.spare_rounds)
     wanted = (Missing("beta", "excluded"), Missing("gamma", "excluded"))
     assert missing(state, 6.0) == wanted
     state, actions = play(state, order("include", 4, subject="beta"))
     assert (state.status, actions) == ("open", [Commit(), Send("alpha"), Send("beta")])
+
+
+def test_an_exclusion_that_ends_an_attempt_costs_no_spare_one() -> None:
+    state, _ = play(
+        launched(sites=("alpha", "beta")),
+        SiteUp(0.0, "alpha"),
+        SiteUp(0.0, "beta"),
+        SiteJoined(1.0, "gamma"),
+        SiteUp(1.0, "gamma"),
+    )
+    state, actions = play(state, order("exclude", subject="beta"))
+    assert actions[-2:] == [Send("alpha"), Send("gamma")]
+    assert (state.status, state.attempt, state.spares_left) == ("open", 2, PLAN.spare_rounds)
 
 
 def test_a_study_with_an_excluded_site_ends_partial() -> None:

@@ -149,6 +149,14 @@ def test_watchers_hear_that_a_study_gathers_and_that_it_opens() -> None:
     assert kinds(lost, Aggregated(1.0, "m1"))[-1] == "round-gathering"
 
 
+def test_watchers_hear_of_a_pause_after_the_round_that_led_to_it() -> None:
+    state, _ = play(opened(), Ticked(60.0))
+    after, actions = play(state, Ticked(120.0))
+    cells = actions[0].cells  # type: ignore[union-attr]
+    found = [fact["event"] for fact in changes(state, after, cells)]
+    assert found == ["round-not-applied", "study-paused"]
+
+
 @pytest.mark.parametrize(
     ("event", "code"), [(Ticked(60.0), "below-quorum"), (order("retry"), "retried")]
 )
