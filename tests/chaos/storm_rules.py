@@ -12,6 +12,7 @@ from larrey_server.certificate_check import open_certificate, require_of
 from tests.chaos import proofs
 from tests.chaos.schedules import Strike
 from tests.chaos.weather import Ran
+from tests.system.hospitals import Facts
 
 _AFTER_S = 4.0  # that a fault is felt after it ended: pauses before a new connection
 _CERTAIN = frozenset({"partition", "stall", "reset"})  # nothing passes while they last
@@ -25,18 +26,11 @@ def complaints(ran: Ran) -> Iterator[str]:
         return
     opened: dict[tuple[int, int], float] = {}
     for event in ran.events:
-        kind = event.get("event")
-        if kind == "round-opened":
-            opened[event["round"], event["attempt"]] = event["at"]
-        elif kind in _CLOSED:
-            since = opened.get((event["round"], event["attempt"]))
-            if since is None:
-                yield f"round {event['round']} closed and had not opened"
-                continue
-            where = f"round {event['round']} attempt {event['attempt']}"
-            for site, cell in event["sites"].items():
-                if problem := _unfounded(ran, site, cell["outcome"], since, event["at"]):
-                    yield f"{where}: {problem}"
+        place = event.get("round", 0), event.get("attempt", 0)
+        if event.get("event") == "round-opened":
+            opened[place] = event["at"]
+        elif event.get("event") in _CLOSED:
+            yield from _of_attempt(ran, event, opened.get(place))
     for at, code in ran.pauses:
         if not _had_no_quorum(ran, at):
             yield f"it paused for {code} although quorum was there"
@@ -82,6 +76,16 @@ def disk_complaints(workspace: Workspace, ran: Ran, signed: Signed, folder: Path
 def contributors(certificate: Certificate, number: int) -> frozenset[str]:
     cells = (cell for cell in certificate.matrix if cell.round == number)
     return frozenset(cell.site for cell in cells if cell.outcome == "contributed")
+
+
+def _of_attempt(ran: Ran, event: Facts, since: float | None) -> Iterator[str]:
+    where = f"round {event['round']} attempt {event['attempt']}"
+    if since is None:
+        yield f"{where} closed and had not opened"
+        return
+    for site, cell in event["sites"].items():
+        if problem := _unfounded(ran, site, cell["outcome"], since, event["at"]):
+            yield f"{where}: {problem}"
 
 
 def _unfounded(ran: Ran, site: str, outcome: str, since: float, at: float) -> str:

@@ -56,15 +56,19 @@ class Moved:
         return enough and all(self.passed[way] <= self.most(way) for way in _CHUNKS)
 
 
-def large_study(megabytes: float) -> Study:
-    """Return a study of one round and site whose model has about so many megabytes."""
+def wide(megabytes: float) -> list[int]:
+    """Return the hidden widths of a perceptron with about so many megabytes."""
     numbers = megabytes * 1e6 / 4
     squares = math.ceil(numbers / 4096**2)  # no layer is wider than that
-    width = math.isqrt(int(numbers / squares))
+    return [math.isqrt(int(numbers / squares))] * (squares + 1)
+
+
+def large_study(megabytes: float) -> Study:
+    """Return a study of one round and site whose model has about so many megabytes."""
     return study_of(
         "large",
         [SITE],
-        model={"name": "mlp", "hidden": [width] * (squares + 1)},
+        model={"name": "mlp", "hidden": wide(megabytes)},
         training={"rounds": 1, "spare_rounds": 0, "learning_rate": 1.0, "app": "seeded"},
         rounds={"quorum": 1, "deadline_s": 3600.0},
     )
@@ -116,9 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keep all state here")
     options = parser.parse_args(arguments)
     rate = options.megabits * 1e6 / 8
-    with tempfile.TemporaryDirectory(prefix="larrey-transfer-") as scratch:
-        with weather(options.folder or Path(scratch), [SITE]) as sky:
-            found = figures(move(sky, large_study(options.megabytes), rate), rate)
+    with (
+        tempfile.TemporaryDirectory(prefix="larrey-transfer-") as scratch,
+        weather(options.folder or Path(scratch), [SITE]) as sky,
+    ):
+        found = figures(move(sky, large_study(options.megabytes), rate), rate)
     sys.stdout.write("".join(f"{name:32} {value}\n" for name, value in found.items()))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "transfer.json").write_text(json.dumps(found, indent=2) + "\n")

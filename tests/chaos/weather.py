@@ -164,7 +164,7 @@ class Weather:
 @contextmanager
 def weather(folder: Path, sites: Sequence[str]) -> Iterator[Weather]:
     """Yield a running federation in ``folder``; each site reaches the coordinator by its line."""
-    workspace = create_workspace(folder / "federation", _plans(folder, sites))
+    workspace = create_workspace(folder / "federation", site_plans(folder, sites))
     name, _, port = workspace.address.partition(":")
     with Network() as network:
         lines = {site: network.line(int(port)) for site in sites}
@@ -177,12 +177,12 @@ def weather(folder: Path, sites: Sequence[str]) -> Iterator[Weather]:
             yield Weather(stand, lines)
 
 
-def study_of(name: str, sites: Sequence[str], rounds: int = ROUNDS, **changes: Any) -> Study:
-    """Return a study of the paced app; ``changes`` replace whole sections."""
+def study_of(name: str, sites: Sequence[str], length: int = ROUNDS, **changes: Any) -> Study:
+    """Return a study of the paced app of so many rounds; ``changes`` replace whole sections."""
     sections: dict[str, Any] = {
         "model": {"name": "mlp", "hidden": list(HIDDEN)},
         "training": {
-            "rounds": rounds, "spare_rounds": SPARES, "learning_rate": 1.0, "app": "paced",
+            "rounds": length, "spare_rounds": SPARES, "learning_rate": 1.0, "app": "paced",
         },
         "privacy": {"mechanism": "none", "max_update_norm": 1e3},
         "rounds": {"quorum": QUORUM, "deadline_s": DEADLINE_S},
@@ -191,7 +191,8 @@ def study_of(name: str, sites: Sequence[str], rounds: int = ROUNDS, **changes: A
     return make_study(name, **(sections | changes))
 
 
-def _plans(folder: Path, sites: Sequence[str]) -> list[SitePlan]:
+def site_plans(folder: Path, sites: Sequence[str]) -> list[SitePlan]:
+    """Return sites with rows of their own that let the test's apps train."""
     folder.mkdir(parents=True, exist_ok=True)
     apps = [
         {
