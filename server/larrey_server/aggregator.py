@@ -1,8 +1,8 @@
 """The coordinator's handle on the aggregation worker: starts it, feeds it, brings it back.
 
 Requests are served one after the other by one thread that talks to the worker over pipes. A worker
-that dies takes nothing with it: the request is asked once more of a new one (results are
-deterministic, files appear whole or not at all), then answered with a code. One that hangs is
+that dies takes nothing with it: the request is asked again of a new one, up to three times (results
+are deterministic, files appear whole or not at all), then answered with a code. One that hangs is
 killed after a time that follows from the bytes it has to read and write.
 """
 
@@ -28,6 +28,7 @@ from larrey_server.aggregation import Averaging, to_json
 __all__ = ["Aggregator", "Averaging", "Outcome", "patience"]
 
 logger = logging.getLogger(__name__)
+_TRIES = 4  # that workers are killed is seldom the request's doing, and never to be a site's fault
 _START_S = 60.0  # a new worker's imports on a busy machine, and one slow fsync
 _LONGEST_WAIT_S = 60.0  # at once; poll(2) takes no more than 24 days
 _BLOCK_BYTES = 1 << 16
@@ -122,8 +123,8 @@ class Aggregator:
         _reap(self._worker)
 
     def _ask(self, request: _Request) -> Outcome:
-        """Return the worker's answer, of a second worker if the first dies or hangs."""
-        for _ in range(2):
+        """Return the worker's answer, of a further worker if one dies or hangs."""
+        for _ in range(_TRIES):
             answer = _exchange(self._worker, request.line, self._limit_s(request.nbytes))
             with self._swap:
                 if self._stopping.is_set():

@@ -238,7 +238,8 @@ class ExchangeService(stubs.ExchangeServicer):
             raise Refusal("wrong-task", f"{errand.site} answered another task")
         if not reply.update:
             return None
-        if reply.update != errand.upload or not self._spool.complete(reply.update):
+        is_theirs = self._dispatch.assign(errand, reply.update)
+        if not is_theirs or not self._spool.complete(reply.update):
             raise Refusal("update-missing", f"{errand.site} did not upload what it names")
         try:
             return self._signed(errand, reply, receipt)

@@ -260,6 +260,28 @@ class Dispatch:
             replaced, errand.upload = errand.upload, digest
             self._abandon(replaced)
 
+    def assign(self, errand: Errand, digest: str) -> bool:
+        """Let an upload be that of this errand; False if the site did not claim it.
+
+        Uploads do not say which study they are of: where a site has tasks of two studies whose
+        updates are of one size, the answer tells.
+        """
+        with self._lock:
+            if errand.upload == digest:
+                return True
+            size = errand.courier.update_bytes(errand.task.phase)
+            for other in self._of(errand.site):
+                is_alike = other.courier.update_bytes(other.task.phase) == size
+                if other.upload == digest and is_alike:
+                    errand.upload, other.upload = other.upload, errand.upload
+                    return True
+            for key, (work, begun) in self._begun.items():
+                if key[0] == errand.site and begun == digest:
+                    self._begun[key] = (work, errand.upload)
+                    errand.upload = digest
+                    return True
+            return False
+
     def transferred(self, site: str, digest: str, begun: float) -> None:
         """Note that a model or an update of a site's tasks travelled from ``begun`` until now.
 
