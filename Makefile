@@ -8,7 +8,7 @@ LOCK := requirements/dev.lock
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: help setup demo test check lint tools simulation lock protocol wheel-node clean \
+.PHONY: chaos-field help setup demo test check lint tools simulation lock protocol wheel-node clean \
 	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary chaos-kills \
 	chaos soak
 
@@ -74,6 +74,8 @@ chaos: $(READY) ## every fault of tests/chaos, an hour at most; figures into ben
 	$(PY) -m bench.chaos
 soak: $(READY) ## 500 rounds, 8 sites, random faults: what grows; figures into bench/results
 	$(PY) -m bench.soak
+chaos-field: $(READY) ## ten failures of hospital federations, played; figures into OUT=runs/chaos
+	$(PY) tests/chaos field --out $(or $(OUT),runs/chaos)
 chaos-kills: $(READY) ## SIGKILL at every named point of a round; figures into OUT=runs/chaos
 	$(PY) tests/chaos kills --out $(or $(OUT),runs/chaos)
 
