@@ -20,6 +20,7 @@ __all__ = ["figures", "main"]
 
 _LIMIT_S = 3600.0
 _ROUNDS = 500
+_HALVES = "second half by first"
 _NOTES = [
     "Memory: what no other process shares; a node is its agent and its trainer. The coordinator",
     "is killed in the first twentieth of the rounds alone, the two nodes looked at never: they",
@@ -32,6 +33,8 @@ _NOTES = [
 def figures(facts: Facts) -> list[Figure]:
     """Return the figures of soak.json."""
     growth = [facts[f"memory_growth_ratio_{name}"] for name in ("coordinator", "node")]
+    spools = [facts[f"spool_most_models_{name}"] for name in ("coordinator", "node")]
+    sites = facts["sites"]
     looks = f"{min(facts['looks'].values())} looks"
     rows: list[tuple[str, float, str, Comparison, float | None, str]] = [
         ("rounds", facts["rounds"], "", ">=", _ROUNDS, ""),
@@ -39,27 +42,14 @@ def figures(facts: Facts) -> list[Figure]:
         ("memory_growth_ratio", max(growth), "", "<=", 1.05, looks),
         ("memory_growth_ratio_coordinator", growth[0], "", "<=", 1.05, looks),
         ("memory_growth_ratio_node", growth[1], "", "<=", 1.05, looks),
+        ("memory_growth_ratio_agent", facts["memory_growth_ratio_agent"], "", "", None, "alone"),
         ("open_files_growth", facts["files_growth"], "", "<=", 0, looks),
-        ("threads_growth", facts["threads_growth"], "", "<=", 0, looks),
-        ("spool_growth_ratio", facts["spool_growth_ratio"], "", "<=", 1.05, looks),
-        ("spool_most_bytes", max(facts["spool_most_bytes"].values()), "B", "", None, ""),
-        (
-            "journal_slope_ratio",
-            facts["journal_slope_ratio"],
-            "",
-            "<=",
-            1.25,
-            "second half by first",
-        ),
+        ("threads_growth", facts["threads_growth"], "", "<=", 2, "pools start what they need"),
+        ("spool_most_models_coordinator", spools[0], "", "<=", 2 * sites + 2, "models' bytes"),
+        ("spool_most_models_node", spools[1], "", "<=", 3.5, "models' bytes"),
+        ("journal_slope_ratio", facts["journal_slope_ratio"], "", "<=", 1.25, _HALVES),
         ("round_seconds", facts["round_seconds"], "s", "", None, "median"),
-        (
-            "round_seconds_ratio",
-            facts["round_seconds_ratio"],
-            "",
-            "<=",
-            1.25,
-            "second half by first",
-        ),
+        ("round_seconds_ratio", facts["round_seconds_ratio"], "", "<=", 1.25, _HALVES),
         ("seconds", facts["seconds"], "s", "", None, ""),
     ]
     per_round = facts["journal_bytes_per_round"]

@@ -29,6 +29,7 @@ from typing import Any
 
 from larrey_lab.federation.workspace import SitePlan, create_workspace
 from larrey_protocol.canonical import digest_bytes
+from larrey_protocol.models import model_layout
 from larrey_protocol.study import Study
 from tests.chaos import proofs
 from tests.chaos.stand import APPS, Stand
@@ -72,6 +73,8 @@ class Soak:
     lost_s: Sequence[float]  # of each of them, until another round was applied
     round_s: Sequence[float]  # of the rounds from the second on
     spool_most: Mapping[str, int]
+    model_bytes: int
+    sites: int
     seconds: float
     outcome: str
 
@@ -166,6 +169,8 @@ class Run:
             [min((t for t in applied if t > at), default=at) - at for _, at in self._struck],
             [after - before for before, after in pairwise(applied)],
             {name: max(one.spool for one in found) for name, found in self._looks.items()},
+            model_layout(self._study).nbytes,
+            len(self._study.file.sites),
             time.monotonic() - began,
             outcome,
         )
@@ -224,6 +229,7 @@ def figures(ran: Soak, since: int = 0) -> dict[str, Any]:
     half = len(slow) // 2
     return {
         "rounds": ran.rounds,
+        "sites": ran.sites,
         "outcome": ran.outcome,
         "seconds": round(ran.seconds, 1),
         "faults": dict(Counter(fault.kind for fault in ran.struck)),
@@ -238,11 +244,14 @@ def figures(ran: Soak, since: int = 0) -> dict[str, Any]:
         "first_look_at_round": {name: looks[0].round for name, looks in kept.items()},
         "memory_growth_ratio_coordinator": memory["coordinator"],
         "memory_growth_ratio_node": max(memory[name] for name in nodes),
+        "memory_growth_ratio_agent": max(
+            _ratio(kept[name], lambda one: one.memory_of[0]) for name in nodes
+        ),
         "memory_mib": {name: looks[-1].memory / 2**20 for name, looks in kept.items()},
         "files_growth": max(_growth(looks, lambda one: one.files) for looks in kept.values()),
         "threads_growth": max(_growth(looks, lambda one: one.threads) for looks in kept.values()),
-        "spool_most_bytes": dict(ran.spool_most),
-        "spool_growth_ratio": max(_ratio(looks, lambda one: one.spool) for looks in kept.values()),
+        "spool_most_models_coordinator": ran.spool_most["coordinator"] / ran.model_bytes,
+        "spool_most_models_node": max(ran.spool_most[name] for name in nodes) / ran.model_bytes,
         "journal_bytes_per_round": {name: _slope(looks) for name, looks in kept.items()},
         "journal_slope_ratio": max(
             _slope(looks[len(looks) // 2 :]) / _slope(looks[: len(looks) // 2 + 1])

@@ -25,7 +25,8 @@ FIELD = {"scenarios_played": 2, "scenarios_survived": 1, "seconds": {"slow_site"
 SOAK = {
     "rounds": 500, "faults_injected": 40, "faults": {"kill-node": 40}, "looks": {"a": 90},
     "memory_growth_ratio_coordinator": 1.01, "memory_growth_ratio_node": 1.2, "files_growth": 0,
-    "threads_growth": 0, "spool_growth_ratio": 1.0, "spool_most_bytes": {"a": 9},
+    "threads_growth": 0, "memory_growth_ratio_agent": 1.2, "sites": 8,
+    "spool_most_models_coordinator": 17.0, "spool_most_models_node": 2.0,
     "journal_slope_ratio": 1.0, "round_seconds": 0.2, "round_seconds_ratio": 1.0, "seconds": 100,
     "journal_bytes_per_round": {"coordinator": 5.0, "site-0": 3.0, "site-1": 4.0},
 }  # fmt: skip
