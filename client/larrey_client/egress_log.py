@@ -41,6 +41,7 @@ CREATE INDEX IF NOT EXISTS messages_of_study ON messages (study, seq);
 """
 _WRITE = "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
 _KEEP = "INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, ?)"
+_CACHE = "cache_size = -512"  # KiB of pages in memory: what is logged is seldom read again
 _DAY_S = 86400.0
 _HOUR_S = 3600
 _MOST_POLLS = 1000  # different ones an hour; an honest coordinator causes a handful
@@ -83,7 +84,7 @@ class EgressLog:
         self._connection = sqlite3.connect(
             folder / DATABASE, isolation_level=None, check_same_thread=False
         )
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", _CACHE):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
 

@@ -63,6 +63,7 @@ def _connect(path: Path, lock: int) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-512")  # KiB: a ledger is appended to, seldom read
     except sqlite3.DatabaseError as error:
         connection.close()
         raise IntegrityError(

@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS audit (
 """
 _LOCKED_S = 1.0  # how long another program's lock is waited for; callers wait as long
 _WAL_BYTES = 8 << 20  # what the write-ahead log is cut back to after a long reader
+_CACHE_KIB = 512  # of pages in memory: what is appended is seldom read again
 _APPEND_ONLY = ("transitions", "contributions", "audit", "documents", "members")
 
 
@@ -62,8 +63,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    limit = f"journal_size_limit = {_WAL_BYTES}"
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", limit):
+    limits = (f"journal_size_limit = {_WAL_BYTES}", f"cache_size = -{_CACHE_KIB}")
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", *limits):
         connection.execute(f"PRAGMA {pragma}")
     connection.executescript(_SCHEMA + anchors.SCHEMA)
     for table in _APPEND_ONLY:
