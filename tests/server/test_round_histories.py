@@ -10,7 +10,7 @@ from larrey_lab.round_table import event_name, transitions
 from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_server.certificate import make_certificate
 from larrey_server.journal import ContributionRow
-from larrey_server.round_cells import has_quorum
+from larrey_server.round_cells import has_quorum, members
 from larrey_server.round_clock import deadline
 from larrey_server.round_opening import missing
 from larrey_server.round_values import (
@@ -22,6 +22,7 @@ from larrey_server.round_values import (
     Commit,
     Event,
     Launched,
+    Ordered,
     Plan,
     Replied,
     Reply,
@@ -55,11 +56,12 @@ class Histories(RuleBasedStateMachine):
     """One study, its journal, and what an onlooker knows of its sites."""
 
     @initialize(
-        quorum=st.integers(1, 4),
+        quorum=st.sampled_from([1, 2, 2, 3, 4]),
         required=st.sampled_from([(), (), ("beta",), ("alpha", "delta")]),
         phases=st.sampled_from([("train",), ("train",), ("keys", "shares", "masked", "unmask")]),
         spares=st.integers(0, 2),
-        joined=st.sets(site_names, min_size=2),
+        joined=st.sampled_from([SITES, SITES, SITES, ("alpha", "beta"), ("gamma",)]),
+        up=st.booleans(),
     )
     def launch(
         self,
@@ -67,7 +69,8 @@ class Histories(RuleBasedStateMachine):
         required: tuple[str, ...],
         phases: tuple[str, ...],
         spares: int,
-        joined: set[str],
+        joined: tuple[str, ...],
+        up: bool,
     ) -> None:
         self.plan = Plan(STUDY.digest, SITES, 3, spares, quorum, 30.0, phases, required=required)
         self.state = self.committed = begin(self.plan, "m0")
@@ -80,7 +83,9 @@ class Histories(RuleBasedStateMachine):
         self.cells: dict[tuple[int, int], tuple[Cell, ...]] = {}
         self.asked: dict[tuple[int, int], set[str]] = {}
         self.applied: list[int] = []
-        self.feed(Launched(self.now, tuple(joined)))
+        self.feed(Launched(self.now, joined))
+        if up:
+            self.everybody_up()
 
     def feed(self, event: Event) -> None:
         before = self.state
@@ -95,6 +100,7 @@ class Histories(RuleBasedStateMachine):
             assert self.state.applied == before.round
             self.applied.append(self.state.applied)
         self.check_table(before, event)
+        self.check_spares(before, event)
         cells = actions[0].cells if actions and isinstance(actions[0], Commit) else ()
         told = changes(before, self.state, cells)
         assert all(fact["event"] for fact in told)
@@ -107,6 +113,17 @@ class Histories(RuleBasedStateMachine):
         names = {name, "Ticked"} if name in SHOW_THE_TIME else {name}
         is_told = any((before.status, name, after) in TABLE for name in names)
         assert before.status == self.state.status or is_told, (before.status, names, after)
+
+    def check_spares(self, before: State, event: Event) -> None:
+        """A spare is spent when an attempt fell below quorum that could have had it, only then."""
+        spent = before.spares_left - self.state.spares_left
+        is_repeat = self.state.attempt > before.attempt and self.state.round == before.round
+        if event_name(event) == "exclude":  # it may close what the others' refusals had lost
+            assert spent in {0, int(is_repeat)}
+            return
+        failed = is_repeat and not isinstance(event, Ordered)
+        could = has_quorum(self.state, members(self.state))
+        assert spent == int(bool(failed and could and before.spares_left))
 
     def check_commit(self, actions: tuple[Action, ...]) -> None:
         """A commit is the first action and the only one; what it holds comes back exactly."""
@@ -163,7 +180,8 @@ class Histories(RuleBasedStateMachine):
         assert site not in self.out
         assert site in self.up
         was_asked = site in self.asked.get((key.round, key.attempt), set())
-        assert was_asked or self.window.get(site, 0.0) <= self.now
+        is_begun = was_asked or self.state.phase > 0
+        assert is_begun or self.window.get(site, 0.0) <= self.now
         assert (site, key) not in self.busy
         self.busy.add((site, key))
         self.asked.setdefault((key.round, key.attempt), set()).add(site)
@@ -204,11 +222,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(site=site_names)
     def joins(self, site: str) -> None:
-        was_stopped = site in self.state.stopped
+        """A site may join that was stopped; whether it is there is told anew."""
         self.feed(SiteJoined(self.now, site))
-        if site not in self.state.joined or was_stopped:
-            return
-        if site in self.up and site in self.state.away:
+        if site in self.up:
             self.feed(SiteUp(self.now, site))
 
     @rule(
@@ -222,24 +238,29 @@ class Histories(RuleBasedStateMachine):
         before = self.state
         update = "" if code else f"{site} {key.round} {key.phase}"
         self.busy.discard((site, key))
-        if code in STANDING_REFUSALS and site in before.pending and self.is_present(key):
+        was_present = self.is_present(key)
+        if code in STANDING_REFUSALS and site in before.pending and was_present:
             self.out.add(site)
         reply = Reply(site, key.phase, update, code, work_s=work)
         self.feed(Replied(self.now, key, reply))
-        if site in self.out and not code:
+        is_stale = bool(code) and not was_present
+        if (site in self.out and not code) or is_stale:
             assert self.state == before
 
-    @rule(code=st.sampled_from(["", "", "trainer-crashed"]))
-    def everybody_answers(self, code: str) -> None:
+    @rule(sites=st.lists(site_names, unique=True, min_size=1))
+    def some_answer(self, sites: list[str]) -> None:
         if self.state.status != "open":
             return
         key = task_key(self.state)
-        for site in self.state.pending:
-            fault = code if site == "gamma" else ""
-            update = "" if fault else f"{site} {key.round} {key.phase}"
-            self.busy.discard((site, key))
-            reply = Reply(site, key.phase, update, fault, work_s=2.0)
-            self.feed(Replied(self.now, key, reply))
+        for site in sites:
+            if (site, key) in self.busy:
+                self.busy.discard((site, key))
+                reply = Reply(site, key.phase, f"{site} {key.round} {key.phase}", work_s=2.0)
+                self.feed(Replied(self.now, key, reply))
+
+    @rule()
+    def everybody_answers(self) -> None:
+        self.some_answer(list(SITES))
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 31.0]))
     def wait(self, seconds: float) -> None:
@@ -297,12 +318,14 @@ class Histories(RuleBasedStateMachine):
         if self.state.status != "ended":
             self.out.add(site)
         self.feed(order("exclude", self.number, self.now, site, "its scanner broke"))
+        assert self.state.status == "ended" or self.committed == self.state
 
     @rule(site=site_names)
     def include(self, site: str) -> None:
         """A site that is let in again is out until the next attempt opens."""
         self.number += 1
         self.feed(order("include", self.number, self.now, site))
+        assert self.state.status == "ended" or self.committed.order == self.number
 
     @invariant()
     def no_round_is_applied_twice_or_out_of_order(self) -> None:
@@ -312,6 +335,17 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def spare_attempts_are_neither_overdrawn_nor_won(self) -> None:
         assert 0 <= self.state.spares_left <= self.plan.spare_rounds
+
+    @invariant()
+    def a_site_answers_a_phase_once(self) -> None:
+        places = [(one.site, one.phase) for one in self.state.replies]
+        assert len(places) == len(set(places))
+
+    @invariant()
+    def whoever_is_there_and_owes_an_answer_has_been_asked(self) -> None:
+        for site in self.state.pending:
+            if site in self.up and self.state.windows.get(site, 0.0) <= self.now:
+                assert (site, task_key(self.state)) in self.busy
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
@@ -361,7 +395,7 @@ class Histories(RuleBasedStateMachine):
                 self.opens(site, 0.0)
                 self.up_again(site)
             for _ in self.plan.phases:
-                self.everybody_answers("")
+                self.everybody_answers()
             if self.state.status == "closing":
                 self.aggregate()
         can = not self.state.stopped and set(self.plan.required) <= set(self.state.joined)
