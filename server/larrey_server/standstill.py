@@ -7,6 +7,7 @@ from collections.abc import Callable
 __all__ = ["Standstill"]
 
 _FIRST_S, _LONGEST_S = 1.0, 30.0  # pauses between trials; each is twice the one before
+_CALM_S = 60.0  # after which a trial succeeded; what fails again before was not over
 
 
 class Standstill:
@@ -17,6 +18,7 @@ class Standstill:
         self._clock = clock
         self._pause_s = _FIRST_S
         self._again_at = 0.0
+        self._went_on_at = -_CALM_S
         self._stood: tuple[float, float | None] = 0.0, None  # seconds so far; since when again
         self.code = ""  # why, empty while the study goes on
 
@@ -34,7 +36,8 @@ class Standstill:
         lost, since = self._stood
         if since is None:
             self._stood = lost, self._clock()
-            self._pause_s = _FIRST_S
+            if self._clock() - self._went_on_at >= _CALM_S:
+                self._pause_s = _FIRST_S
         self._again_at = self._clock() + (pause_s or self._pause_s)
         if not pause_s:
             self._pause_s = min(_LONGEST_S, 2 * self._pause_s)
@@ -50,5 +53,5 @@ class Standstill:
         if since is None:
             return False
         self._stood = lost + self._clock() - since, None
-        self.code = ""
+        self.code, self._went_on_at = "", self._clock()
         return True

@@ -62,6 +62,7 @@ class Checked:
     arrived: Arrived
     receipt: Receipt
     outcome: Outcome
+    trial: int = 1
 
 
 @dataclass(frozen=True, slots=True)

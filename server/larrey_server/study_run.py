@@ -18,7 +18,6 @@ from typing import Any
 
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.models import phase_layout
-from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
@@ -62,6 +61,7 @@ from larrey_server.study_messages import (
     pace,
 )  # fmt: skip
 from larrey_server.transitions import transition
+from larrey_server.update_checks import ask, own_failure, told
 from larrey_server.watching import changes, describe
 from larrey_server.work_queue import Work, WorkQueue, failing_once
 
@@ -80,6 +80,7 @@ class StudyRun:
         self._around = around
         self._name = study.name
         self._post = post
+        self._ask = partial(ask, study, around, post)
         self._checkpoints = Checkpoints(around.studies, study)
         self._checking: dict[str, Arrived] = {}
         self._signed: dict[str, dict[str, bytes]] = {}  # receipts of the open attempt, by phase
@@ -234,22 +235,21 @@ class StudyRun:
             self._take(answer, "update-missing")
             return
         self._checking[answer.site] = answer
-        self._around.aggregator.check(
-            self._around.spool.path(answer.update),
-            layout,
-            norm_bound(self._study, answer.site, key.phase),
-            lambda outcome: self._post(Checked(answer, receipt, outcome)),
-        )
+        self._ask(answer, receipt)
         reached("coordinator.check-asked")
 
     def _checked(self, message: Checked) -> None:
         answer, code = message.arrived, message.outcome.code
+        if self._is_checking(answer.site) and (failure := own_failure(message)):
+            again = partial(self._ask, answer, message.receipt, message.trial + 1)
+            self._due.first(failing_once(failure), again)
+            return
         if self._checking.get(answer.site) is answer:
             del self._checking[answer.site]
         if code == "aggregator-stopped":  # the coordinator ends; the answer comes again
             return
         if expects(self.state, answer.site, answer.key, ""):
-            self._take(answer, code, message.receipt)
+            self._take(answer, told(code), message.receipt)
         else:
             self._ignore(answer)  # its round closed meanwhile
 
