@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +65,15 @@ def test_polls_watchers_and_tensor_streams_to_the_full_leave_health_and_control_
         silence.end()
     for peer in peers:
         peer.channel.close()
+
+
+def test_health_is_served_while_the_aggregation_worker_is_at_work(federation: Federation) -> None:
+    worker = federation.hub.coordinator._aggregator.pid
+    until(lambda: os.getpriority(os.PRIO_PROCESS, worker) > os.getpriority(os.PRIO_PROCESS, 0))
+    os.kill(worker, signal.SIGSTOP)  # as if one model took for ever
+    try:
+        with federation.site("alpha") as alpha:
+            answer = HealthStub(alpha.channel).Check(HealthCheckRequest(), timeout=5)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert answer.status == HealthCheckResponse.SERVING
