@@ -68,7 +68,9 @@ class Nodes:
 
     def end(self) -> None:
         self._over.set()
-        self._federation.hub.coordinator.wake(_SITES)
+        coordinator = self._federation.hub.coordinator
+        coordinator.book.changed(_SITES)  # so that no poll waits any longer
+        coordinator.wake(_SITES)
         for thread in self._threads:
             thread.join()
 
