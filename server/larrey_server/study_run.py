@@ -89,9 +89,8 @@ class StudyRun:
         self._offered = ""  # digest of the model that sites may fetch
         self._epsilon: dict[str, float] = {}
         self._due = WorkQueue()
-        self._mender = Mender(
-            study, around, self._checkpoints, lambda outcome: post(Replayed(outcome))
-        )
+        self._looked_at = around.clock()  # what falls due since then is due, late or not
+        self._mender = Mender(study, around, self._checkpoints, lambda how: post(Replayed(how)))
         self.state = self._recall()
         last = self._mender.last_updates(self.state)
         self._updates = HeldUpdates(around.spool, [update for _, update in last])
@@ -151,7 +150,7 @@ class StudyRun:
         """Return when `Ticked` is due next, None while only messages matter."""
         if self._checking or self._due.is_waiting:
             return None
-        return next_wake(self.state, self._around.clock())
+        return next_wake(self.state, self._looked_at)
 
     def status(self) -> dict[str, Any]:  # Any: JSON
         """Return the facts a person watches; safe to call from any thread."""
@@ -329,7 +328,7 @@ class StudyRun:
 
     def _feed(self, event: Event) -> None:
         """Let the rules decide, make it durable; next, carry it out and tell those who watch."""
-        before = self.state
+        before, self._looked_at = self.state, event.at
         after, actions = advance(before, event)
         cells = tuple(cell for a in actions if isinstance(a, Commit) for cell in a.cells)
         if any(isinstance(action, Commit) for action in actions):
