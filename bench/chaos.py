@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = [one.part for one in fragments if one.status]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else status
+    return 1 if failed or (status and is_whole) else 0
 
 
 def table(found: Sequence[Tally]) -> str:
