@@ -195,7 +195,6 @@ def test_what_paused_since_too_few_approve_is_not_tried_again(federation: Federa
     federation.launch(digest)
     with federation.site("beta") as beta, federation.operator() as operator:
         assert beta.approve(digest, "revoked").recorded
-        answer(federation, "alpha", study())
         until(lambda: operator.find(digest)["state"] == "paused")
         assert operator.find(digest)["stop_code"] == "too-few-sites"
         with pytest.raises(Refusal, match="not-enough-approvals"):

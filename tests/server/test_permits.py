@@ -228,8 +228,6 @@ def test_a_site_that_takes_its_approval_back_is_not_asked_again(federation: Fede
     with federation.site("alpha") as alpha, federation.operator() as operator:
         alpha.work()
         assert alpha.approve(digest, "revoked").recorded
-        with federation.site("beta") as beta:
-            beta.answer(beta.work(), study())
         until(lambda: operator.find(digest)["state"] == "paused")  # two sites, quorum two
         facts = operator.find(digest)
         assert (facts["stop_code"], facts["applied"]) == ("too-few-sites", 0)
