@@ -209,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with Operator(load_operator(stand.workspace.operator)) as operator:
                 paperwork.propose(stand.workspace, operator, study)
             paperwork.approve(stand.workspace, study)
-            with crowd(stand.workspace, study.digest, options.polls, options.watchers):
+            others = options.watchers - 1  # one is here
+            with crowd(stand.workspace, study.digest, options.polls, others):
                 seen = observe(stand.workspace, study)
     first = min((begin for begin, _ in seen.aggregating), default=0.0)
     found = figures(seen, [seconds for at, seconds in seen.answers if at < first])
