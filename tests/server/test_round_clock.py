@@ -188,6 +188,13 @@ def test_a_stored_answer_after_a_repetition_or_restart_says_nothing_of_a_pace() 
     }
 
 
+def test_what_a_site_took_long_ago_is_forgotten() -> None:
+    state = opened(LONG)
+    for work in range(25):
+        state = learned(state, Reply("gamma", "train", "u", work_s=float(work)))
+    assert state.pace["gamma"]["train"] == tuple((float(n), 0.0) for n in range(5, 25))
+
+
 @given(st.lists(st.tuples(seconds, seconds), min_size=1, max_size=30))
 def test_the_last_twenty_answers_make_the_pace_of_a_phase(rows: list[tuple[float, float]]) -> None:
     state = opened(LONG)

@@ -145,6 +145,14 @@ def test_who_declines_a_later_phase_for_the_hour_is_not_asked_for_it_again() -> 
     assert (actions, "gamma" in state.pending) == ([], False)
 
 
+def test_a_study_that_too_many_left_while_it_aggregated_pauses_when_it_starts_again() -> None:
+    state, _ = answer_all(opened(), SITES)
+    state, _ = play(state, *(SiteStopped(1.0, s, "site-withdrawn") for s in ("beta", "gamma")))
+    assert state.status == "closing"
+    state, actions = play(state, Resumed(5.0))
+    assert (state.status, state.stop_code, actions) == ("paused", "too-few-sites", [Commit()])
+
+
 def test_a_quorum_that_goes_between_two_rounds_is_waited_for() -> None:
     state, _ = answer_all(opened(), SITES)
     state, _ = play(state, SiteDown(1.5, "alpha"), SiteDown(1.5, "beta"))
