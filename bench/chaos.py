@@ -1,10 +1,11 @@
 """Every fault that tests/chaos knows, one part after the other, and what was lost.
 
-    python -m bench.chaos [--part NAME …] [--quick]
+    python -m bench.chaos [--part NAME …] [--quick] [--keep]
 
 The parts are those of ``python tests/chaos``; each checks what must hold and fails otherwise. Here
 their figures are put together. ``--quick`` tries whether all parts run, with few faults each; it
-and a choice of parts write below runs/chaos, not into bench/results.
+and a choice of parts write below runs/chaos, not into bench/results. ``--keep`` takes the figures
+of parts that succeeded before from there and runs the others: an hour that was cut goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.fragments import FOLDER, Facts, Fragment, parts, run
+from bench.fragments import FOLDER, Facts, Fragment, kept, parts, run
 from bench.harness import RESULTS, Comparison, Figure, finish
 
 __all__ = ["Tally", "figures", "main", "tallies"]
@@ -115,13 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos")
     parser.add_argument("--part", action="append", help="only this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="few faults, to try the parts")
+    parser.add_argument("--keep", action="store_true", help="not again what succeeded before")
     options = parser.parse_args(arguments)
     wanted = options.part or [name for name in parts() if name not in _ELSEWHERE]
     end, fragments = time.monotonic() + _WHOLE_S, []
     for name in wanted:
         print(f"── {name}", flush=True)
         extra = _QUICK.get(name, []) if options.quick else []
-        fragments.append(run(name, extra, max(60.0, end - time.monotonic())))
+        fragment = kept(name, extra) if options.keep else None
+        fragments.append(fragment or run(name, extra, max(60.0, end - time.monotonic())))
     print(table([tally for one in fragments for tally in tallies(one)]), flush=True)
     is_whole = not options.quick and not options.part
     status = finish(

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "Fragment", "parts", "run"]
+__all__ = ["FOLDER", "Fragment", "kept", "parts", "run"]
 
 FOLDER = Path("runs") / "chaos"
 _CHAOS = Path(__file__).parents[1] / "tests" / "chaos"
 _LAST_WORDS_S = 30.0
+_ENDED = "ended"  # how a part's run went, beside its figures
 
 Facts = dict[str, Any]  # Any: JSON
 
@@ -69,10 +70,26 @@ def run(
         status = 124
     finally:
         _end(process)
+    ended = {"status": status, "seconds": time.monotonic() - began, "arguments": [*arguments]}
+    (out / _ENDED).write_text(json.dumps(ended), encoding="utf-8")
+    return _read(part, out, ended)
+
+
+def kept(part: str, arguments: Sequence[str], folder: Path = FOLDER) -> Fragment | None:
+    """Return what an earlier run of a part left, if it ran with these arguments and succeeded."""
+    ended = folder / part / _ENDED
+    if not ended.is_file():
+        return None
+    how = json.loads(ended.read_text(encoding="utf-8"))
+    is_same = how["arguments"] == [*arguments] and how["status"] == 0
+    return _read(part, folder / part, how) if is_same else None
+
+
+def _read(part: str, out: Path, ended: Facts) -> Fragment:
     facts: Facts = {}
     for path in sorted(out.glob("*.json")):
         facts |= json.loads(path.read_text(encoding="utf-8"))
-    return Fragment(part, facts, status, time.monotonic() - began)
+    return Fragment(part, facts, ended["status"], ended["seconds"])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

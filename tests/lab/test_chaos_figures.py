@@ -89,3 +89,19 @@ def test_the_soak_fails_where_a_node_grows(tmp_path: Path) -> None:
         "memory_growth_ratio_node",
     }
     assert finish("soak", "make soak", found, folder=tmp_path) == 1
+
+
+def test_only_a_part_that_succeeded_with_the_same_arguments_is_kept(tmp_path: Path) -> None:
+    program = tmp_path / "part.py"
+    program.write_text(
+        "import sys, pathlib\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "(out / 'one.json').write_text('{\"rounds_lost\": 0}')\n"
+        "sys.exit('--fail' in sys.argv)\n"
+    )
+    assert fragments.kept("one", [], tmp_path) is None
+    ran = fragments.run("one", [], 60.0, tmp_path, program)
+    assert fragments.kept("one", [], tmp_path) == ran
+    assert fragments.kept("one", ["--count", "3"], tmp_path) is None
+    assert fragments.run("one", ["--fail"], 60.0, tmp_path, program).status == 1
+    assert fragments.kept("one", ["--fail"], tmp_path) is None
