@@ -31,7 +31,7 @@ CHUNK_BYTES = 2 << 20  # measured best of 1 to 16 MiB on loopback; below gRPC's 
 _TAKE_TIMEOUT_S = 45.0  # the coordinator answers a long poll within 20 s
 _CALL_TIMEOUT_S = 30.0
 _CLOSE_S = 1.0  # a cancelled call ends within milliseconds
-_OPTIONS = (
+OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
@@ -283,7 +283,7 @@ class _Line:
     def __init__(self, address: str, tls: Tls, border: Border | None) -> None:
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         proxy = ("grpc.enable_http_proxy", int(address.rpartition(":")[0] not in _LOOPBACK))
-        self.channel = grpc.secure_channel(address, credentials, [*_OPTIONS, proxy])
+        self.channel = grpc.secure_channel(address, credentials, [*OPTIONS, proxy])
         guarded = border.around(self.channel) if border else self.channel
         self.exchange = stubs.ExchangeStub(guarded)  # type: ignore[no-untyped-call]
         self.studies = stubs.StudiesStub(guarded)  # type: ignore[no-untyped-call]

@@ -18,7 +18,8 @@ STREAM_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 << 20),
     ("grpc.keepalive_time_ms", 30_000),  # finds a peer whose network vanished
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # grpcio 1.85 waits for this one, by itself a minute
 )
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 _SETTINGS = ((-1, 64 << 20), (-3, 8 << 20), (-8, 2))

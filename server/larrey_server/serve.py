@@ -44,7 +44,7 @@ __all__ = ["Hub", "serve"]
 
 logger = logging.getLogger(__name__)
 _GRACE_S = 0.5  # for calls in flight when stopping; long polls are woken before
-_OPTIONS = (
+OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second coordinator silently shares the port
     ("grpc.max_receive_message_length", 8 << 20),  # a chunk is at most 2 MiB
     ("grpc.max_send_message_length", 8 << 20),
@@ -72,7 +72,7 @@ class Hub:
         self._access = AccessRecorder(registry, settings.coordinator.access_log_months, time.time)
         self._pools = tuple(pools.values())
         self._server = grpc.server(
-            working, interceptors=[self._access, gatekeeper], options=_OPTIONS
+            working, interceptors=[self._access, gatekeeper], options=OPTIONS
         )
         self._identity = ServerIdentity(
             settings.identity,

@@ -28,7 +28,6 @@ from tests.chaos.weather import DEADLINE_S, QUORUM, ROUNDS, Ran, Weather, study_
 
 SITES = ("alpha", "beta", "gamma", "delta")
 _CALM = 2  # studies without a fault, for their time
-_BATCH = 10  # studies proposed and approved together
 
 
 @dataclass
@@ -43,20 +42,14 @@ class Played:
 
 def play(sky: Weather, seeds: Sequence[int | None], rounds: int = ROUNDS) -> Iterator[Played]:
     """Yield each schedule as it is over; a seed of None is one without a fault."""
-    for start in range(0, len(seeds), _BATCH):
-        batch = seeds[start : start + _BATCH]
-        sky.await_all()
-        names = [f"storm-{start + n}" for n in range(len(batch))]
-        studies = [study_of(name, SITES, rounds) for name in names]
-        for study in studies:
-            sky.hospitals.propose(study)
-        for seed, study in zip(batch, studies, strict=True):
+    for number, seed in enumerate(seeds):
+        study = study_of(f"storm-{number}", SITES, rounds)
+        strikes: tuple[Strike, ...] = ()
+        if seed is not None:
             nbytes = model_layout(study).nbytes
-            strikes: tuple[Strike, ...] = ()
-            if seed is not None:
-                strikes = scaled(schedule(seed, SITES, QUORUM, nbytes), DEADLINE_S)
-            sky.await_all()
-            yield _judged(sky, -1 if seed is None else seed, sky.run(study, strikes))
+            strikes = scaled(schedule(seed, SITES, QUORUM, nbytes), DEADLINE_S)
+        sky.hospitals.propose(study)  # every site is there once it has approved
+        yield _judged(sky, -1 if seed is None else seed, sky.run(study, strikes))
 
 
 def _judged(sky: Weather, seed: int, ran: Ran) -> Played:

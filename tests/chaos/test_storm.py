@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -12,7 +11,7 @@ from tests.chaos.proxy import Fault
 from tests.chaos.schedules import Strike
 from tests.chaos.storm import SITES, play
 from tests.chaos.storm_rules import complaints
-from tests.chaos.weather import DEADLINE_S, Ran, Weather, study_of, weather
+from tests.chaos.weather import DEADLINE_S, Weather, study_of, weather
 
 _SEEDS = 6
 _ROUNDS = 3
@@ -39,7 +38,6 @@ def test_two_stalled_sites_hold_nobody_up_beyond_their_own_deadline(sky: Weather
     stalled, others = SITES[:2], SITES[2:]
     study = study_of("stalled", SITES, _ROUNDS)
     sky.hospitals.propose(study)
-    sky.await_all()
     before = {site: line.passed.total() for site, line in sky.lines.items()}
     long = [Strike(0.0, site, Fault("stall"), 60.0) for site in stalled]
     ran = sky.run(study, long)
