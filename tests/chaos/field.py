@@ -31,6 +31,7 @@ from larrey_protocol.certificates import (
 from larrey_protocol.errors import LarreyError
 from larrey_server.presence import SILENCE_S
 from tests.chaos import proofs
+from tests.chaos.field_machine import MACHINES
 from tests.chaos.field_stand import SITES, Field, open_field
 from tests.chaos.proxy import Fault
 from tests.system.hospitals import DATASET, until
@@ -261,6 +262,7 @@ SCENARIOS: dict[str, Scenario] = {
         full_shared_memory,
         missing_site,
         required_site,
+        *MACHINES,
         rotated_authority,
     )
 }

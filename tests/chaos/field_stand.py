@@ -95,9 +95,11 @@ class Field:
         until(lambda: len(program.deaths) > before)
 
     def mend(self) -> None:
-        """Take back all orders and heal the line."""
+        """Take back all orders, set the clocks right and heal the line."""
         for site in SITES:
             self.order(site)
+        for program in self.stand.programs:
+            program.set_clock(0.0)
         self.line.heal()
         until(lambda: self.probe("/readyz") == 200, 60)
 

@@ -60,7 +60,7 @@ class Program:
         self._keeper = threading.Thread(target=self._keep, name=name, daemon=True)
         folder.mkdir(parents=True)
         shutil.copy(_HERE / "visitor" / "sitecustomize.py", folder)
-        for file in ("armed", "trace", "log"):
+        for file in ("armed", "trace", "log", "clock"):
             (folder / file).touch()
 
     @property
@@ -94,6 +94,11 @@ class Program:
         with (self._folder / "armed").open("r+") as file:
             file.truncate(0)
             file.write(text)
+
+    def set_clock(self, wrong_by_s: float) -> None:
+        """Have the wall clock of its processes be wrong by so many seconds, from now on."""
+        with (self._folder / "clock").open("r+") as file:
+            file.write(f"{wrong_by_s:+012.1f}")
 
     def trace(self) -> list[Mark]:
         """Return all points reached by its processes so far, in order."""

@@ -1,12 +1,18 @@
 """Stands at the named points of the programs under test: writes down what is reached, and kills.
 
 Python imports this file before the product where its folder is on PYTHONPATH. Each program has a
-copy of its own (`tests.chaos.stand`), and beside it two files, opened here because a trainer closes
-the file system to itself:
+copy of its own (`tests.chaos.stand`), and beside it three files, opened here because a trainer
+closes the file system to itself:
 
 ``trace``  one line a point: monotonic seconds, process id, label; appended.
 ``armed``  the labels to die at, the next one first: "LABEL TIMES". Whoever reaches it that often
            takes the line away, durably, and ends itself with SIGKILL.
+``clock``  seconds by which this program's wall clock is wrong; empty for a right one. That misleads
+           what reads `time.time` or `time.time_ns`: all that the product passes as a clock but for
+           the dates of certificates. Right goes on what reads the machine's clock in C:
+           `datetime.now` (and so Flower's time to live), OpenSSL, SQLite; a stand-in for
+           `datetime.datetime` does not have the size that compiled modules expect. The monotonic
+           clock goes on, too.
 """
 
 from __future__ import annotations
@@ -57,4 +63,18 @@ class Visitor:
         os.write(self._trace, f"{time.monotonic():.6f} {os.getpid()} {text}\n".encode())
 
 
+_TIME, _TIME_NS = time.time, time.time_ns
+
+
+def mislead(clock: int) -> None:
+    """Have the wall clock of this process be wrong by the seconds in an open file."""
+
+    def wrong_by() -> float:
+        return float(os.pread(clock, _MOST_BYTES, 0) or 0)
+
+    time.time = lambda: _TIME() + wrong_by()
+    time.time_ns = lambda: _TIME_NS() + int(wrong_by() * 1e9)
+
+
+mislead(os.open(Path(__file__).with_name("clock"), os.O_RDONLY | os.O_CLOEXEC))
 visit(Visitor(Path(__file__).parent))
