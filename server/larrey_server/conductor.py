@@ -3,7 +3,8 @@
 Whatever happens outside is put into the inbox with the time at which it happened and handled in
 that order. A failure that the rules do not know (a full disk, a broken checkpoint) stalls the study
 and says so; nothing was announced that the journal does not hold. It is tried again after pauses
-that grow, and the study goes on by itself. Its clock stands still meanwhile: no site is late
+that grow, and the study goes on by itself; orders to
+close or halt it wait for none of that. Its clock stands still meanwhile: no site is late
 because the coordinator could not write.
 """
 
@@ -218,10 +219,18 @@ class Conductor:
             else:
                 if message is None:
                     return
-                self._run.take(message.set if isinstance(message, threading.Event) else message)
-            if not self._standstill.left():
+                self._take(message)
+            if self._run.has_urgent or not self._standstill.left():
                 self._go_on()
         self._ended.set()
+
+    def _take(self, message: Message | threading.Event) -> None:
+        if not isinstance(message, threading.Event):
+            self._run.take(message)
+        elif self._standstill.code:
+            message.set()  # what could be done was; the rest waits for the mending
+        else:
+            self._run.take(message.set)
 
     def _patience(self) -> float | None:
         """Return for how many seconds nothing is due."""

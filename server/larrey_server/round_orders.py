@@ -95,7 +95,7 @@ def _stop(state: State, event: Ordered) -> Step:
             return _halted(replace(now, stop="halt"), event.at)
         case "halt" if state.status in {"paused", "gathering"}:
             return replace(now, stop="halt", status="halted"), (Commit(),)
-        case "resume" if state.stop:
+        case "resume" if state.stop and not 0 < event.number < state.order:  # else overtaken
             now = replace(now, stop="", stop_by="", stop_on=0.0, stop_code="")
             return (now, (Commit(),)) if is_running else open_attempt(now, event.at)
         case "close":

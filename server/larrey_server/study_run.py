@@ -38,6 +38,7 @@ from larrey_server.round_values import (
     Commit,
     Event,
     Launched,
+    Ordered,
     Replied,
     Reply,
     Resumed,
@@ -105,10 +106,12 @@ class StudyRun:
         self.go_on()
 
     def take(self, message: Message | Work) -> None:
-        """Put a message, or a call, behind what is due."""
+        """Put a message, or a call, behind what is due; to end or halt the study comes first."""
         if isinstance(message, Replayed):
             self._due.is_waiting = False
             self._due.first(partial(self._heard, message))
+        elif isinstance(message, Ordered) and message.verb in {"close", "halt"}:
+            self._due.urgent(partial(self._feed, message))
         else:
             self._due.last(message if callable(message) else partial(self._heard, message))
 
@@ -119,6 +122,11 @@ class StudyRun:
             Exception: as `handle`.
         """
         self._due.go_on()
+
+    @property
+    def has_urgent(self) -> bool:
+        """Return whether an order is due that no standstill holds up."""
+        return self._due.has_urgent
 
     @property
     def is_over(self) -> bool:
@@ -184,6 +192,8 @@ class StudyRun:
 
     def _mend(self) -> None:
         """See that the newest model is what the journal says; have it made again if it is not."""
+        if self.state.status == "ended":
+            return
         found = self._mender.look(self.state)
         if found == "rebuilt":
             self._due.first(self._tell_rebuilt)
@@ -313,6 +323,8 @@ class StudyRun:
 
     def _aggregate(self) -> None:
         """Have the next model made of the closing round's updates."""
+        if self.state.status != "closing":  # an order came before
+            return
         order = averaging(
             self._study,
             self.state.round,
@@ -344,8 +356,8 @@ class StudyRun:
         match action:
             case Commit():
                 self._forget(action.cells, before)
-            case Send() if self._is_checking(action.site):
-                pass  # its answer is here already
+            case Send() if self._is_checking(action.site) or action.site not in self.state.pending:
+                pass  # its answer is here already, or an order came before
             case Send():
                 task = self._sent[action.site] = task_of(
                     self.state,
@@ -384,7 +396,7 @@ class StudyRun:
         """Let sites fetch the newest model, no older one, and none after the end."""
         state, spool = self.state, self._around.spool
         model = "" if state.status == "ended" else state.model
-        if model == self._offered:
+        if model == self._offered or (state.status == "halted" and not self._offered):
             return
         if model:
             self._checkpoints.offer(spool, state.applied, model)

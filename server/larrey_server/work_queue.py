@@ -16,12 +16,22 @@ class WorkQueue:
 
     def __init__(self) -> None:
         self._due: deque[Work] = deque()
+        self._urgent: deque[Work] = deque()
         self.is_waiting = False  # for an answer, before which nothing is done
 
     @property
     def is_empty(self) -> bool:
         """Return whether nothing is due."""
-        return not self._due
+        return not (self._due or self._urgent)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Return whether something is due that waits for nothing."""
+        return bool(self._urgent)
+
+    def urgent(self, work: Work) -> None:
+        """Put work before all that is due, also where that failed or waits for an answer."""
+        self._urgent.append(work)
 
     def first(self, *work: Work) -> None:
         """Put work before all that is due, in this order."""
@@ -37,12 +47,12 @@ class WorkQueue:
         Raises:
             Exception: of some work; it is due again, before the rest.
         """
-        while self._due and not self.is_waiting:
-            work = self._due.popleft()
+        while queue := self._urgent or (() if self.is_waiting else self._due):
+            work = queue.popleft()
             try:
                 work()
             except BaseException:
-                self._due.appendleft(work)
+                queue.appendleft(work)
                 raise
 
 

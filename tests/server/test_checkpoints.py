@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from larrey_protocol.errors import IntegrityError
 from larrey_server.aggregator import Aggregator
+from tests.server.round_play import order
 from tests.server.study_bench import SITES, Bench, certificate, make_study, oracle
 
 _ROUND = 2 * len(SITES) + 1  # messages of a round: answers, checks, the model
@@ -118,6 +120,23 @@ def test_what_cannot_be_made_again_stands_still_until_it_is_restored(
     if lost != "model":
         bench.play()
         assert bench.model() == oracle(bench.study)
+
+
+@pytest.mark.parametrize("verb", ["close", "halt"])
+def test_a_study_whose_checkpoint_is_broken_can_still_be_stopped(bench: Bench, verb: str) -> None:
+    path = checkpoint(played(bench, 2), "round-0002.safetensors")
+    flip(path)
+    flip(checkpoint(bench, "round-0001.safetensors"))
+    with pytest.raises(IntegrityError, match="checkpoint-broken"):
+        restart_and_replay(bench)
+    bench.run.take(order(verb, 2, bench.now))
+    with contextlib.suppress(IntegrityError):  # halted, it still lacks its model
+        bench.run.go_on()
+    assert bench.run.state.status == {"close": "ended", "halt": "halted"}[verb]
+    assert bench.run.is_over == (verb == "close")
+    assert not bench.errands.waiting
+    if verb == "close":
+        assert certificate(bench).outcome == "PARTIAL"
 
 
 def test_a_checkpoint_that_goes_while_the_study_runs_is_made_again(bench: Bench) -> None:
