@@ -10,7 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-_PARTS = ("kills", "storm", "storm_transfer", "storm_crowd", "storm_stalled", "storm_silence", "soak", "field")
+_PARTS = (
+    "kills",
+    "storm",
+    "storm_transfer",
+    "storm_crowd",
+    "storm_stalled",
+    "storm_silence",
+    "soak",
+    "field",
+)
 
 
 def _main() -> int:

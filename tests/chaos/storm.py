@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from larrey_protocol.models import model_layout
+from larrey_protocol.signed import Certificate, open_signed
 from tests.chaos.schedules import Strike, scaled, schedule
-from tests.chaos.storm_rules import complaints, disk_complaints
+from tests.chaos.storm_rules import complaints, debts, disk_complaints
 from tests.chaos.weather import DEADLINE_S, QUORUM, ROUNDS, Ran, Weather, study_of, weather
 
 SITES = ("alpha", "beta", "gamma", "delta")
@@ -38,6 +39,8 @@ class Played:
     ran: Ran
     outcome: str
     complaints: list[str] = field(default_factory=list)
+    again: int = 0  # debits for what was paid for
+    unpaid: int = 0  # updates without a debit
 
 
 def play(sky: Weather, seeds: Sequence[int | None], rounds: int = ROUNDS) -> Iterator[Played]:
@@ -60,7 +63,9 @@ def _judged(sky: Weather, seed: int, ran: Ran) -> Played:
         signed = operator.certificate(ran.study.digest)
     folder = sky.workspace.folder / "replay" / ran.study.name
     found += disk_complaints(sky.workspace, ran, signed, folder)
-    return Played(seed, ran, str(json.loads(signed.document)["outcome"]), found)
+    certificate = open_signed(signed, Certificate, signed.signer)
+    again, unpaid = map(sum, zip(*debts(sky.workspace, certificate).values(), strict=True))
+    return Played(seed, ran, certificate.outcome, found, again, unpaid)
 
 
 def figures(played: Sequence[Played], calm_s: float) -> dict[str, Any]:
@@ -85,10 +90,10 @@ def figures(played: Sequence[Played], calm_s: float) -> dict[str, Any]:
         "outcomes": dict(Counter(one.outcome for one in played)),
         "pauses": sum(len(one.ran.pauses) for one in played),
         "rounds_lost": sum(
-            "rounds" in text and text.startswith("applied were")
-            for one in played
-            for text in one.complaints
+            text.startswith("applied were") for one in played for text in one.complaints
         ),
+        "debits_for_resending": sum(one.again for one in played),
+        "released_without_debit": sum(one.unpaid for one in played),
         "complaints": {one.seed: one.complaints for one in played if one.complaints},
     }
 

@@ -63,19 +63,32 @@ def disk_complaints(workspace: Workspace, ran: Ran, signed: Signed, folder: Path
     who = {number: contributors(certificate, number) for number in rounds}
     if certificate.model != proofs.made_by(ran.study, who, folder):
         yield "the model is not what the contributors of the certificate make"
+    for site, (again, unpaid) in debts(workspace, certificate).items():
+        if again:
+            yield f"{site} was debited {again} times for what it had paid"
+        if unpaid:
+            yield f"{site} released {unpaid} updates without a debit"
+
+
+def debts(workspace: Workspace, certificate: Certificate) -> dict[str, tuple[int, int]]:
+    """Return how often each site paid twice for a round, and how often it did not pay for one."""
+    found = {}
     for site in certificate.sites:
-        spent = proofs.spent(workspace, site, ran.study.digest)
-        if twice := [number for number, times in spent.reserved.items() if times > 1]:
-            yield f"{site} was debited more than once for {twice}"
-        if spent.without_debit:
-            yield f"{site} released {spent.without_debit} updates without a debit"
-        if unpaid := [n for n in rounds if site in who[n] and not spent.reserved[n]]:
-            yield f"{site} contributed to {unpaid} without a debit"
+        spent = proofs.spent(workspace, site, certificate.study)
+        gave = {n for n in range(1, 1 + certificate.rounds_applied) if _gave(certificate, n, site)}
+        unpaid = len([number for number in gave if not spent.reserved[number]])
+        again = spent.reserved.total() - len(spent.reserved)
+        found[site] = again, max(unpaid, spent.without_debit)
+    return found
 
 
 def contributors(certificate: Certificate, number: int) -> frozenset[str]:
     cells = (cell for cell in certificate.matrix if cell.round == number)
     return frozenset(cell.site for cell in cells if cell.outcome == "contributed")
+
+
+def _gave(certificate: Certificate, number: int, site: str) -> bool:
+    return site in contributors(certificate, number)
 
 
 def _of_attempt(ran: Ran, event: Facts, since: float | None) -> Iterator[str]:

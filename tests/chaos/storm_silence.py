@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         until(lambda: log.read_text().count("site up") >= 2 * len(WAYS), MOST_S)
     found: dict[str, Any] = {
         "silence_seconds": {"+".join(WAYS[site]): round(s, 1) for site, s in seconds.items()},
+        "faults_injected": len(WAYS),
         "silence_most_seconds": MOST_S + _BACK_S,
     }
     sys.stdout.write("".join(f"{name:32} {value}\n" for name, value in found.items()))

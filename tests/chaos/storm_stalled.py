@@ -91,6 +91,7 @@ def figures(pace: Pace, stall_after: int) -> dict[str, Any]:
         "stalled_seconds_lost": round(lost, 1),
         "stalled_others_contributed_share": others.count("contributed") / len(others),
         "stalled_rounds": rounds,
+        "faults_injected": len(STALLED),
     }
 
 

@@ -22,7 +22,7 @@ from larrey_server.round_opening import QUORUM_STOPS
 from tests.chaos.proxy import Line, Network
 from tests.chaos.schedules import Strike
 from tests.chaos.stand import APPS, Stand
-from tests.system.hospitals import DATASET, Facts, Hospitals, make_study, table
+from tests.system.hospitals import DATASET, Facts, Hospitals, make_study, table, until
 
 DEADLINE_S = 2.0  # the unit: it stands for ten minutes
 ROUNDS = 5
@@ -31,6 +31,8 @@ QUORUM = 2
 HIDDEN = (256, 256)
 _DEAD_S = 45.0  # after which either end of a dead connection knows: keepalive, long poll
 _RETRIES = 5
+_PATIENCE = 8.0  # so that nobody is late because this machine has other things to do
+_WARM_S = 120.0  # for the imports of the trainers: they take no network
 _LOOK_S = 0.02
 
 
@@ -174,6 +176,8 @@ def weather(folder: Path, sites: Sequence[str]) -> Iterator[Weather]:
             assert workspace.address in text
             config.write_text(text.replace(workspace.address, f"{name}:{line.port}"))
         with Stand(workspace) as stand:
+            sites = stand.sites.values()
+            until(lambda: all(one.count("trainer.warmed") for one in sites), _WARM_S)
             yield Weather(stand, lines)
 
 
@@ -185,7 +189,7 @@ def study_of(name: str, sites: Sequence[str], length: int = ROUNDS, **changes: A
             "rounds": length, "spare_rounds": SPARES, "learning_rate": 1.0, "app": "paced",
         },
         "privacy": {"mechanism": "none", "max_update_norm": 1e3},
-        "rounds": {"quorum": QUORUM, "deadline_s": DEADLINE_S},
+        "rounds": {"quorum": QUORUM, "deadline_s": DEADLINE_S, "patience": _PATIENCE},
         "sites": [{"name": site, "patients": 25} for site in sites],
     }  # fmt: skip
     return make_study(name, **(sections | changes))
