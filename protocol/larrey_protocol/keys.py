@@ -29,7 +29,7 @@ from larrey_protocol.errors import FileError, IntegrityError
 __all__ = ["PublicKey", "SigningKey", "fingerprint", "verify", "write_private"]
 
 _PREFIX = "ed25519:"
-_REMEMBERED = 4096  # signatures, of some 300 bytes each
+_REMEMBERED = 1024  # signatures, of some 400 bytes each: full early, constant from then on
 
 
 def _one_text(public: str) -> str:
