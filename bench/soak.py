@@ -23,7 +23,7 @@ _ROUNDS = 500
 _HALVES = "second half by first"
 _NOTES = [
     "Memory: what no other process shares; a node is its agent and its trainer. The coordinator",
-    "is killed in the first twentieth of the rounds alone, the two nodes looked at never: they",
+    "is killed in the first thirtieth of the rounds alone, the two nodes looked at never: they",
     "live to the end. All else is killed throughout, all are stalled. Spools: what is dropped once",
     "nobody may ask again; the coordinator's model of each round and a site's copies of what left",
     "are kept. A journal is a database with its log: it grows by as many bytes each round.",

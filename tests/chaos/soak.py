@@ -90,8 +90,8 @@ def plan(rounds: int, sites: Sequence[str], share: float, chance: random.Random)
         if chance.random() < share
     ]
     tenth = rounds // 10
-    early = range(_CALM, max(_CALM, tenth // 2))
-    kills = min(_COORDINATOR_KILLS, len(early) // 5)
+    early = range(_CALM, max(_CALM, tenth // 3))
+    kills = min(_COORDINATOR_KILLS, len(early) // 4)
     found += [Fault(number, "kill-coordinator") for number in chance.sample(early, kills)]
     # Then everybody at once waits for it: its threads, started as they are needed, are all there.
     found += [Fault(n, "stall-coordinator", "", _LONGEST_STALL_S) for n in (tenth - 2, tenth - 1)]
@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write("".join(f"{name:32} {value}\n" for name, value in found.items()))
     options.out.mkdir(parents=True, exist_ok=True)
     found["all_looks"] = {name: [asdict(v) for v in looks] for name, looks in ran.looks.items()}
+    found["all_round_seconds"] = [round(seconds, 4) for seconds in ran.round_s]
     (options.out / "soak.json").write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
