@@ -46,10 +46,8 @@ from larrey_server.round_values import (
     State,
     Task,
     Ticked,
-    plan_of,
-    restore,
 )  # fmt: skip
-from larrey_server.rounds import advance, begin, expects, next_wake, task_of
+from larrey_server.rounds import advance, expects, next_wake, task_of
 from larrey_server.step_record import late_record
 from larrey_server.study_messages import (
     Arrived,
@@ -61,7 +59,7 @@ from larrey_server.study_messages import (
     Surroundings,
     pace,
 )  # fmt: skip
-from larrey_server.transitions import transition
+from larrey_server.transitions import recall, transition
 from larrey_server.update_checks import ask, own_failure, told
 from larrey_server.watching import changes, describe
 from larrey_server.work_queue import Work, WorkQueue, failing_once
@@ -88,11 +86,10 @@ class StudyRun:
         self._sent: dict[str, Task] = {}
         self._late = LateAnswers(around.journal)
         self._offered = ""  # digest of the model that sites may fetch
-        self._epsilon: dict[str, float] = {}
         self._due = WorkQueue()
         self._looked_at = around.clock()  # what falls due since then is due, late or not
         self._mender = Mender(study, around, self._checkpoints, lambda how: post(Replayed(how)))
-        self.state = self._recall()
+        self.state, self._epsilon = recall(study, around.journal)
         last = self._mender.last_updates(self.state)
         self._updates = HeldUpdates(around.spool, [update for _, update in last])
 
@@ -167,18 +164,6 @@ class StudyRun:
         return describe(
             self._study, self.state, at=at, checking=checking, epsilon=epsilon, wall=wall
         )
-
-    def _recall(self) -> State:
-        """Return the journal's last state, or the one before launch."""
-        journal, plan = self._around.journal, plan_of(self._study)
-        kept = journal.snapshot(self._study.digest)
-        for row in journal.contributions(self._study.digest):
-            self._keep_epsilon(row.cell.site, row.cell.epsilon)
-        return restore(plan, kept) if kept else begin(plan, "")
-
-    def _keep_epsilon(self, site: str, epsilon: float) -> None:
-        if epsilon >= 0:
-            self._epsilon[site] = epsilon
 
     def _launched(self, event: Launched) -> None:
         if self.state.status == "waiting":
@@ -273,7 +258,8 @@ class StudyRun:
         work, transfer = pace(answer, self.state.asked.get(answer.site, answer.at))
         reply = Reply(answer.site, phase, code=code)
         if not code and receipt is not None:
-            self._keep_epsilon(answer.site, receipt.epsilon)
+            if receipt.epsilon >= 0:
+                self._epsilon[answer.site] = receipt.epsilon
             self._updates.count(answer.update)
             if answer.receipt:
                 self._signed.setdefault(answer.site, {})[phase] = answer.receipt.to_bytes()

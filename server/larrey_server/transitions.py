@@ -6,12 +6,24 @@ from larrey_protocol.signed import sign
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
 from larrey_server.certificate import make_certificate
-from larrey_server.journal import ContributionRow, Transition
-from larrey_server.round_values import State, snapshot
+from larrey_server.journal import ContributionRow, Journal, Transition
+from larrey_server.round_values import State, plan_of, restore, snapshot
+from larrey_server.rounds import begin
 from larrey_server.step_record import step_record
 from larrey_server.study_messages import Surroundings
 
-__all__ = ["transition"]
+__all__ = ["recall", "transition"]
+
+
+def recall(study: Study, journal: Journal) -> tuple[State, dict[str, float]]:
+    """Return the journal's last state, or the one before launch, and each site's epsilon so far."""
+    plan, kept = plan_of(study), journal.snapshot(study.digest)
+    told = {
+        row.cell.site: row.cell.epsilon
+        for row in journal.contributions(study.digest)
+        if row.cell.epsilon >= 0
+    }
+    return restore(plan, kept) if kept else begin(plan, ""), told
 
 
 def transition(
