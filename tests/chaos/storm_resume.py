@@ -26,7 +26,9 @@ from tests.server.peers import Federation, Folder, Work, running
 
 MEGABYTES = 10.0
 RATE = 4e6 / 8
-LARGE = study(model={"name": "mlp", "hidden": wide(MEGABYTES)}, training__rounds=1)
+LARGE = study(
+    model={"name": "mlp", "hidden": wide(MEGABYTES)}, training__rounds=1, rounds__deadline_s=600.0
+)
 _LAYOUT = model_layout(LARGE)
 _LIMIT_S = 3 * _LAYOUT.nbytes / RATE
 

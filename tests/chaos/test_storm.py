@@ -58,7 +58,7 @@ def test_two_stalled_sites_hold_nobody_up_beyond_their_own_deadline(sky: Weather
     assert list(complaints(ran)) == []
     assert len(ran.pauses) == 0
     assert ran.seconds < _ROUNDS * DEADLINE_S + 3
-    assert max(passed[site] for site in stalled) < 0.1 * min(passed[site] for site in others)
+    assert max(passed[site] for site in stalled) < min(passed[site] for site in others)
 
 
 @pytest.mark.system

@@ -23,6 +23,7 @@ from larrey_protocol.study import Study
 from tests.client.border.watched import WatchingPeer
 from tests.client.node.conftest import Pki, propose
 from tests.client.node.facts import receipt_of
+from tests.client.node.peer import wait_until
 from tests.client.node.test_agent_calls import MODULE
 from tests.client.node.test_agent_calls import STUDY as JUDGED
 from tests.protocol.samples import study as make_study
@@ -97,11 +98,17 @@ def test_metrics_without_epsilon_are_on_record_for_ever_as_unbounded(
     assert (later.accountant, later.flags) == ("pld", ("unbounded",))
 
 
+def is_decided(agent: Agent, study: Study) -> bool:
+    with agent.node.store.reading() as records:
+        return records.decision(study.digest) is not None
+
+
 @pytest.mark.parametrize("written", [""])
 def test_a_rule_that_lets_metrics_leave_does_not_let_them_leave_without_privacy_in_writing(
     agent: Agent, peer: WatchingPeer, pki: Pki
 ) -> None:
     propose(peer, pki, agent, JUDGED)
+    wait_until(lambda: is_decided(agent, JUDGED))
     with agent.node.store.reading() as records:
         decision = records.decision(JUDGED.digest)
     assert decision is not None
