@@ -50,6 +50,7 @@ OPTIONS = (
     ("grpc.max_send_message_length", 8 << 20),
     ("grpc.max_concurrent_streams", 64),
     *STREAM_OPTIONS,
+    ("grpc.keepalive_permit_without_calls", 1),  # else a dead site's connection stays open
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # sites do the same
 )
 

@@ -202,6 +202,8 @@ class Line:
             _reset(near)
             return
         link = _Link(self, near, far)
+        if self._refuses:  # it was taken just before
+            link.reset()
         self._links.add(link)
         try:
             await link.run()
@@ -257,6 +259,8 @@ class _Link:
             ("down", self._far, self._near),
         )
         self._tasks = [loop.create_task(self._pump(*way)) for way in ways]
+        if self._is_reset:
+            self.reset()
         done = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         is_broken = self._is_reset or any(not t.cancelled() and t.exception() for t in done[0])
         for task in self._tasks:

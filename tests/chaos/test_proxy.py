@@ -130,6 +130,18 @@ def test_a_reset_ends_connections_old_and_new_until_healed(line: Line) -> None:
         assert asked(end) == _BLOCK
 
 
+def test_no_connection_that_is_just_being_made_slips_through_a_reset(line: Line) -> None:
+    for _ in range(50):
+        ends = [called(line) for _ in range(4)]
+        line.strike(Fault("reset"))
+        for end in ends:
+            with end, suppress(ConnectionResetError):
+                end.sendall(_BLOCK)
+                assert not end.recv(1)
+        assert line.passed.total() == 0
+        line.heal()
+
+
 def test_a_stalled_line_takes_and_passes_nothing_and_loses_nothing(line: Line, echo: Echo) -> None:
     with called(line) as old:
         line.strike(Fault("stall"))

@@ -13,6 +13,7 @@ import pytest
 from larrey_client.exchange import OPTIONS as SITE_OPTIONS
 from larrey_server.serve import OPTIONS as COORDINATOR_OPTIONS
 from tests.chaos.proxy import UP_DOWN, Fault, Network, Way
+from tests.system.hospitals import until
 
 _FASTER = 100
 _LIMIT_S = 15.0  # a hundredth of the promised seconds would do; grpcio's own patience is a minute
@@ -34,8 +35,11 @@ class Waiting:
         self.begun, self.is_gone = threading.Event(), threading.Event()
         pool = ThreadPoolExecutor(2)
         self.server = grpc.server(pool, options=faster(COORDINATOR_OPTIONS))
-        handler = grpc.unary_unary_rpc_method_handler(self._wait)
-        service = grpc.method_handlers_generic_handler("test", {"Wait": handler})
+        handlers = {
+            "Wait": grpc.unary_unary_rpc_method_handler(self._wait),
+            "Ask": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
+        }
+        service = grpc.method_handlers_generic_handler("test", handlers)
         self.server.add_generic_rpc_handlers((service,))
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
@@ -68,4 +72,14 @@ def test_a_connection_that_died_silently_is_given_up_at_both_ends(
             assert isinstance(error, grpc.RpcError)
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # and not: its time was over
             assert waiting.is_gone.wait(_LIMIT_S / 2)
+            assert line.events["reset"] == 0
+
+
+def test_a_connection_without_calls_whose_site_vanished_is_closed(waiting: Waiting) -> None:
+    with Network() as network:
+        line = network.line(waiting.port)
+        with grpc.insecure_channel(f"127.0.0.1:{line.port}", faster(SITE_OPTIONS)) as channel:
+            assert channel.unary_unary("/test/Ask")(b"", timeout=_LIMIT_S) == b""
+            line.strike(Fault("half-open", ("up",)))
+            until(lambda: line.links == 0, _LIMIT_S)
             assert line.events["reset"] == 0
