@@ -26,6 +26,7 @@ __all__ = [
     "RoundFacts",
     "ServerOptimizer",
     "State",
+    "Strategy",
     "Vector",
 ]
 
@@ -150,3 +151,19 @@ class GeometricRule(Protocol):
 
 
 Aggregator: TypeAlias = CoordinateRule | GeometricRule
+
+
+class Strategy(Protocol):
+    """The whole algorithm as one value: the form before its parts were settled."""
+
+    def init(self, params: Vector) -> State:
+        """Return the server's state before the first round."""
+        ...
+
+    def step(self, params: Vector, state: State, aggregate: Vector) -> tuple[Vector, State]:
+        """Return new parameters and state after one round."""
+        ...
+
+    def correction(self, w: Vector, w_global: Vector, site_state: State) -> Vector | None:
+        """Return what a site adds to each (already noised) gradient, None for nothing."""
+        ...
