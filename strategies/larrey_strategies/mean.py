@@ -2,17 +2,34 @@
 
 The sum runs in roster order in float32, so that the result has the same bits whatever the order
 in which updates arrived. Two buffers of the caller hold all intermediate values.
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas 2017, "Communication-efficient learning of deep
+networks from decentralized data", algorithm 1, https://arxiv.org/abs/1602.05629.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from larrey_strategies.contract import Vector
 
-__all__ = ["weighted_mean"]
+__all__ = ["Mean", "weighted_mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """No parameters."""
+
+    weighted: ClassVar[bool] = True
+
+    def combine(
+        self, blocks: Sequence[Vector], weights: Sequence[float], *, out: Vector, scratch: Vector
+    ) -> Vector:
+        """Return `weighted_mean`."""
+        return weighted_mean(blocks, weights, out=out, scratch=scratch)
 
 
 def weighted_mean(
