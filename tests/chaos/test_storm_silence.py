@@ -21,11 +21,15 @@ Options = list[tuple[str, Any]]
 
 
 def faster(options: Iterable[tuple[str, Any]]) -> Options:
-    """Return the product's options with all that are about silence a hundred times shorter."""
+    """Return the product's options with all times about silence a hundred times shorter."""
     return [
-        (name, value // _FASTER if "keepalive" in name or "ping" in name else value)
+        (name, value // _FASTER if name.endswith("_ms") and _is_of_silence(name) else value)
         for name, value in options
     ]
+
+
+def _is_of_silence(name: str) -> bool:
+    return "keepalive" in name or "ping" in name
 
 
 class Waiting:
