@@ -43,13 +43,24 @@ class RoundFacts:
         local_steps: K, of every site.
         learning_rate: eta_l, of the sites.
         momentum: rho, of the sites.
-        share: |S| / N, contributors among the study's sites, in (0, 1].
+        share: the contributors' part of all sites' weights, in (0, 1]; |S| / N of the papers
+            where all sites weigh the same.
     """
 
     local_steps: int = 1
     learning_rate: float = 1.0
     momentum: float = 0.0
     share: float = 1.0
+
+    @property
+    def plain_steps(self) -> float:
+        """Return |a|_1: how many plain steps K steps with heavy-ball momentum amount to.
+
+        ``(K - rho (1 - rho^K) / (1 - rho)) / (1 - rho)``; K without momentum. Wang et al. 2020,
+        section 4.1, https://arxiv.org/abs/2007.07481.
+        """
+        rho = self.momentum
+        return (self.local_steps - rho * (1 - rho**self.local_steps) / (1 - rho)) / (1 - rho)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +69,8 @@ class LocalRound:
 
     Attributes:
         start: the round's global model.
-        delta: the update that leaves, already clipped and noised under DP.
+        delta: the update as the coordinator reads it: clipped and noised under DP, encoded and
+            decoded again, so that the site's state and the server's are of the same numbers.
         shared: what of the server's state came with the model.
         facts: the study's own numbers.
     """

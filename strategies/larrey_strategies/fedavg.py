@@ -10,25 +10,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from larrey_strategies.contract import Aggregator, State, Vector
+from larrey_strategies.contract import LocalRound, RoundFacts, State, Vector
 
-__all__ = ["FedAvg"]
+__all__ = ["FedAvg", "Plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class FedAvg:
-    """No parameters and no state."""
+    """The server adds the aggregate; no parameters and no state."""
 
-    aggregator: ClassVar[Aggregator] = "mean"
+    shared: ClassVar[tuple[str, ...]] = ()
 
     def init(self, params: Vector) -> State:
         """Return no state."""
         return {}
 
-    def step(self, params: Vector, state: State, aggregate: Vector) -> tuple[Vector, State]:
+    def step(
+        self, params: Vector, state: State, aggregate: Vector, facts: RoundFacts
+    ) -> tuple[Vector, State]:
         """Return ``params + aggregate``."""
-        return params + aggregate, state
+        return params + aggregate, {}
 
-    def correction(self, w: Vector, w_global: Vector, site_state: State) -> Vector | None:
-        """Return None: local training is plain gradient descent."""
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The sites do plain gradient descent and remember nothing."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def site_init(self, params: Vector) -> State:
+        """Return no state."""
+        return {}
+
+    def correction(
+        self, w: Vector, w_global: Vector, site_state: State, shared: State
+    ) -> Vector | None:
+        """Return None."""
         return None
+
+    def site_step(self, site_state: State, local: LocalRound) -> State:
+        """Return no state."""
+        return {}

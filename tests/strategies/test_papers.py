@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from larrey_strategies.fedadam import FedAdam
+from larrey_strategies.contract import RoundFacts
 from larrey_strategies.fedavg import FedAvg
+from larrey_strategies.fedopt import FedAdam
 from larrey_strategies.fedprox import FedProx
 from larrey_strategies.mean import weighted_mean
 
@@ -47,7 +48,7 @@ def test_fedavg_gives_the_model_of_flowers_fedavg():
     params = np.zeros(40, np.float32)
     models = site_models(params, 1)
     theirs, _ = flower.FedAvg().aggregate_train(1, flower_replies(models))
-    ours, _ = FedAvg().step(params, {}, mean_update(params, models))
+    ours, _ = FedAvg().step(params, {}, mean_update(params, models), RoundFacts())
     assert np.allclose(ours, theirs.to_numpy_ndarrays()[0], atol=1e-6)
 
 
@@ -60,7 +61,7 @@ def test_fedadam_from_flowers_zero_start_moves_as_flowers_but_for_its_bias_corre
         models = site_models(params, t)
         theirs.current_arrays = {"0": params}
         result, _ = theirs.aggregate_train(t, flower_replies(models))
-        after, state = ours.step(params, state, mean_update(params, models))
+        after, state = ours.step(params, state, mean_update(params, models), RoundFacts())
         assert np.allclose(state["m"], theirs.m_t["0"], atol=1e-6)
         assert np.allclose(state["v"], theirs.v_t["0"], atol=1e-6)
         correction = np.sqrt(1 - 0.99 ** (t + 1)) / (1 - 0.9 ** (t + 1))
@@ -79,11 +80,11 @@ def test_fedadam_follows_algorithm_2_by_hand():
     """One coordinate, two rounds, eta 1, beta_1 0.5, beta_2 0.75, tau 0.5."""
     adam = FedAdam(eta=1.0, beta_1=0.5, beta_2=0.75, tau=0.5)
     x = np.zeros(1, np.float32)
-    x, state = adam.step(x, adam.init(x), np.float32([1.0]))
+    x, state = adam.step(x, adam.init(x), np.float32([1.0]), RoundFacts())
     v = 0.75 * 0.25 + 0.25
     first = 0.5 / (np.sqrt(v) + 0.5)
     assert x[0] == pytest.approx(first, rel=1e-6)
-    x, _ = adam.step(x, state, np.float32([-1.0]))
+    x, _ = adam.step(x, state, np.float32([-1.0]), RoundFacts())
     v = 0.75 * v + 0.25
     assert x[0] == pytest.approx(first + (0.25 - 0.5) / (np.sqrt(v) + 0.5), rel=1e-5)
 
@@ -93,4 +94,4 @@ def test_fedprox_correction_is_the_gradient_of_its_proximal_term():
     prox, h = FedProx(mu=0.3), 1e-3
     term = lambda x: 0.5 * 0.3 * np.sum((x - w_global.astype(float)) ** 2)  # noqa: E731
     numeric = [(term(w + h * e) - term(w - h * e)) / (2 * h) for e in np.eye(3)]
-    assert np.allclose(prox.correction(w, w_global, {}), numeric, atol=1e-5)
+    assert np.allclose(prox.correction(w, w_global, {}, {}), numeric, atol=1e-5)

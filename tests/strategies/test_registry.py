@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 
 from larrey_protocol.errors import UsageError
-from larrey_strategies.fedadam import FedAdam
-from larrey_strategies.registry import make_strategy, names
+from larrey_strategies.fedopt import FedAdam
+from larrey_strategies.registry import AlgorithmWords, make_algorithm, make_strategy
 
 
 def test_parameters_carry_the_papers_names():
-    adam = make_strategy("fedadam", {"eta": 0.1, "beta_1": 0.8, "beta_2": 0.9, "tau": 0.01})
+    adam = make_algorithm(
+        AlgorithmWords("fedadam", {"eta": 0.1, "beta_1": 0.8, "beta_2": 0.9, "tau": 0.01})
+    ).optimizer
     assert adam == FedAdam(0.1, 0.8, 0.9, 0.01)
 
 
@@ -35,4 +37,4 @@ def test_wrong_words_are_refused_with_the_next_step(name, parameters, code, hint
 
 def test_names_are_those_that_can_be_made():
     needed = {"fedprox": {"mu": 0.1}, "fedadam": {"eta": 0.1}}
-    assert all(make_strategy(name, needed.get(name, {})) for name in names())
+    assert all(make_strategy(name, needed.get(name, {})) for name in ("fedavg", *needed))
