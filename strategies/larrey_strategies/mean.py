@@ -16,7 +16,7 @@ import numpy as np
 
 from larrey_strategies.contract import Vector
 
-__all__ = ["Mean", "weighted_mean"]
+__all__ = ["Mean", "linear_sum", "weighted_mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,15 @@ def weighted_mean(
     if not all(weight > 0 for weight in weights):
         raise ValueError(f"weights must be positive, found {list(weights)}")
     total = float(sum(weights))
-    np.multiply(blocks[0], np.float32(weights[0] / total), out=out)
-    for block, weight in zip(blocks[1:], weights[1:], strict=True):
-        np.multiply(block, np.float32(weight / total), out=scratch)
+    return linear_sum(blocks, [weight / total for weight in weights], out=out, scratch=scratch)
+
+
+def linear_sum(
+    blocks: Sequence[Vector], factors: Sequence[float], *, out: Vector, scratch: Vector
+) -> Vector:
+    """Return ``out``, now the sum of ``blocks`` times their factors as they are."""
+    np.multiply(blocks[0], np.float32(factors[0]), out=out)
+    for block, factor in zip(blocks[1:], factors[1:], strict=True):
+        np.multiply(block, np.float32(factor), out=scratch)
         np.add(out, scratch, out=out)
     return out

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from larrey_strategies.contract import Vector
+from larrey_strategies.networks import mean_of_middle
 
 __all__ = ["Median"]
 
@@ -28,4 +27,4 @@ class Median:
         self, blocks: Sequence[Vector], weights: Sequence[float], *, out: Vector, scratch: Vector
     ) -> Vector:
         """Return ``out``, now the median of each coordinate; a NaN makes its coordinate NaN."""
-        return np.median(np.stack(blocks), axis=0, out=out)
+        return mean_of_middle(blocks, (len(blocks) - 1) // 2, out=out)

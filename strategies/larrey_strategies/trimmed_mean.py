@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from larrey_strategies.contract import Vector
+from larrey_strategies.networks import mean_of_middle
 
 __all__ = ["TrimmedMean"]
 
@@ -36,5 +35,4 @@ class TrimmedMean:
     ) -> Vector:
         """Return ``out``, now the trimmed mean; a NaN makes its coordinate NaN."""
         cut = int(self.beta * len(blocks) + _ROUNDING)
-        middle = np.sort(np.stack(blocks), axis=0)[cut : len(blocks) - cut]
-        return np.mean(middle, axis=0, out=out)
+        return mean_of_middle(blocks, cut, out=out)
