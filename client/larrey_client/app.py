@@ -2,8 +2,10 @@
 
 A train message brings the model and the study; the data path comes from this node's own
 configuration. The reply holds the update (local minus global model) and nothing about the data.
-Nothing is kept between rounds but the checked network and the prepared cohort. Noise and sampling
-come from the operating system's generator and take no seed.
+Nothing is kept between rounds but the checked network, the prepared cohort and, where the study's
+objective has one, the site's state of the algorithm in Flower's context: who calls the app says
+what is in force (`larrey_client.remembering`). Noise and sampling come from the operating system's
+generator and take no seed.
 Privacy of an update: see `larrey_privacy.training`; the reservation is the agent's and comes first.
 """
 
@@ -22,6 +24,17 @@ from torch import nn
 from larrey_client.arrays import flat_of, record_of
 from larrey_client.data.cohort import cached_cohort
 from larrey_client.networks import build, load_flat
+from larrey_client.remembering import (
+    NOTHING,
+    NOTHING_KNOWN,
+    Known,
+    flat_state,
+    incoming_layout,
+    kept_layout,
+    next_state,
+    parted,
+    state_of,
+)
 from larrey_privacy.admission import admit
 from larrey_privacy.cohort import Cohort
 from larrey_privacy.losses import loss_named
@@ -32,9 +45,12 @@ from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import layer_sizes, model_layout
 from larrey_protocol.study import DpSgd, Study
 from larrey_protocol.tensors import TensorLayout
-from larrey_strategies.registry import make_strategy
+from larrey_strategies.contract import State
+from larrey_strategies.of_study import algorithm_of
 
-__all__ = ["app", "local_update", "make_app", "prepare_study"]
+__all__ = ["KEPT", "app", "local_update", "make_app", "prepare_study"]
+
+KEPT = "larrey-kept"  # record of Flower's context with what the site keeps
 
 _LOSS = "logistic"  # of every model in the registry: one logit, a binary label
 
@@ -45,7 +61,9 @@ class _Workplace:
 
     study: Study
     contract: str  # JSON
-    layout: TensorLayout
+    layout: TensorLayout  # of what a request brings
+    model: TensorLayout
+    kept: TensorLayout  # of what the site keeps; without entries where it keeps nothing
     network: nn.Module
 
 
@@ -68,13 +86,18 @@ def make_app(data: str = "", cohort: Cohort | None = None) -> ClientApp:
             raise LarreyError("message-malformed", "expected 'config' and 'arrays' in the message")
         place = _workplace(_text(config, "study"), str(context.node_config.get("device", "cpu")))
         site = str(config.get("site") or "") or _site_of(place.study, context)
-        start = flat_of(arrays, place.layout)
+        start, shared = parted(place.study, flat_of(arrays, place.layout))
+        state = _kept(context, place.kept)
         rows = cohort or cached_cohort(_data_path(context, data), place.contract)
         sequence = int(config.get("ledger-sequence") or 0)  # type: ignore[arg-type]  # a number
         delta = local_update(
-            place.study, place.network, rows, site=site, start=start, sequence=sequence
-        )
-        reply = RecordDict({"arrays": record_of(place.layout, delta), "metrics": MetricRecord({})})
+            place.study, place.network, rows,
+            site=site, start=start, sequence=sequence, known=Known(shared, state),
+        )  # fmt: skip
+        if place.kept.entries:
+            after = next_state(place.study, start=start, known=Known(shared, state), delta=delta)
+            context.state[KEPT] = record_of(place.kept, flat_state(place.kept, after))
+        reply = RecordDict({"arrays": record_of(place.model, delta), "metrics": MetricRecord({})})
         return Message(reply, reply_to=message)
 
     return client
@@ -89,7 +112,7 @@ def prepare_study(text: str, device: str) -> None:
     _workplace(text, device)
 
 
-def local_update(
+def local_update(  # noqa: PLR0913 - a round's own facts, by name
     study: Study,
     network: nn.Module,
     cohort: Cohort,
@@ -97,6 +120,7 @@ def local_update(
     site: str,
     start: NDArray[np.float32],
     sequence: int = 0,
+    known: Known = NOTHING_KNOWN,
 ) -> NDArray[np.float32]:
     """Return the update of one round of local training: what a trainer makes of a model.
 
@@ -107,9 +131,10 @@ def local_update(
         site: one that the study invites; gives the public batch size.
         start: the round's global model, flat.
         sequence: of the reservation in the site's ledger; 0 where there is none.
+        known: what the algorithm knows beside the model.
     """
     load_flat(network, start)
-    plan, correction = _plan(study, site), _correction(study, start)
+    plan, correction = _plan(study, site), _correction(study, start, known)
     sampler = PoissonSampler()
     if not isinstance(study.file.privacy, DpSgd):
         return train_plain(network, cohort, plan, sampler=sampler, correction=correction).delta
@@ -131,7 +156,22 @@ def _workplace(text: str, device: str) -> _Workplace:
     network = build(study)
     admit(network, loss_named(_LOSS), row_shape=layer_sizes(study)[:1])
     contract = study.contract.model_dump_json(by_alias=True)
-    return _Workplace(study, contract, model_layout(study), network.to(device))
+    return _Workplace(
+        study,
+        contract,
+        incoming_layout(study),
+        model_layout(study),
+        kept_layout(study),
+        network.to(device),
+    )
+
+
+def _kept(context: Context, layout: TensorLayout) -> State:
+    """Return what Flower's context holds of the site's state, empty before the first round."""
+    record = context.state.get(KEPT)
+    if not layout.entries or not isinstance(record, ArrayRecord):
+        return NOTHING
+    return state_of(layout, flat_of(record, layout))
 
 
 def _plan(study: Study, site: str) -> TrainingPlan:
@@ -152,14 +192,15 @@ def _plan(study: Study, site: str) -> TrainingPlan:
     )
 
 
-def _correction(study: Study, start: NDArray[np.float32]) -> Correction | None:
-    """Return the strategy's addition to each noised gradient, None if its paper has none."""
-    strategy = make_strategy(study.file.training.strategy, study.file.training.parameters)
-    if strategy.correction(start, start, {}) is None:
+def _correction(study: Study, start: NDArray[np.float32], known: Known) -> Correction | None:
+    """Return the objective's addition to each noised gradient, None if its paper has none."""
+    algorithm = algorithm_of(study)
+    before = known.state or algorithm.site_init(start)
+    if algorithm.correction(start, start, before, known.shared) is None:
         return None
 
     def correction(now: NDArray[np.float32], begin: NDArray[np.float32]) -> NDArray[np.float32]:
-        addition = strategy.correction(now, begin, {})
+        addition = algorithm.correction(now, begin, before, known.shared)
         return np.zeros_like(now) if addition is None else addition
 
     return correction

@@ -17,7 +17,7 @@ from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
-from larrey_strategies.registry import make_strategy
+from larrey_strategies.of_study import require_algorithm
 
 __all__ = ["app_digest", "round_mechanism", "study_facts", "total_mechanism", "unit_of"]
 
@@ -52,19 +52,19 @@ def total_mechanism(study: Study) -> Spend:
 
 def study_facts(study: Study, rule: AppRule | None) -> StudyFacts:
     """Return what the gate wants to know about a study; takes up to seconds."""
-    epsilon, mechanism_code, strategy_code = -1.0, "", ""
-    training, privacy, total = study.file.training, study.file.privacy, total_mechanism(study)
+    epsilon, mechanism_code, strategy_code, why = -1.0, "", "", ""
+    privacy, total = study.file.privacy, total_mechanism(study)
     try:
-        make_strategy(training.strategy, training.parameters)
+        require_algorithm(study)
     except LarreyError as error:
-        strategy_code = error.code
+        strategy_code, why = error.code, error.message
     try:
         if isinstance(total, Mechanism) and isinstance(privacy, DpSgd):
             epsilon = epsilon_pld(total, privacy.delta)
     except LarreyError as error:
         mechanism_code = error.code
     digest = app_digest(rule.module) if rule else ""
-    return StudyFacts(epsilon, strategy_code, mechanism_code, digest)
+    return StudyFacts(epsilon, strategy_code, mechanism_code, digest, why)
 
 
 def app_digest(app: str) -> str:

@@ -6,7 +6,7 @@ spends nothing, and only its code leaves the site. The first rule that says no d
 A study on arrival, before this site's policy (`decide_study`):
      1  site-not-invited       the study does not name this site
      2  not-an-amendment       it names a version known here, and does not follow it
-     3  strategy-unknown       no installed strategy has that name and those parameters
+     3  strategy-unknown       this software cannot run the algorithm that it names as it names it
      4  mechanism-none         no epsilon, and no dataset (or not this one) allows that in writing
      5  app-not-listed         a standard Flower app that the policy does not list as unaccounted
      6  app-digest-differs     the installed app is not the one whose digest the policy lists

@@ -99,15 +99,17 @@ class StudyFacts:
 
     Attributes:
         epsilon: PLD epsilon of all rounds and spare rounds at the study's delta; -1 without one.
-        strategy_code: why the strategy is unknown, empty if it is known.
+        strategy_code: why the algorithm cannot be run, empty if it can.
         mechanism_code: why the accountant refuses, empty if it does not.
         app_digest: digest of the installed source of the listed app, empty if there is none.
+        strategy_reason: ``strategy_code`` in words.
     """
 
     epsilon: float
     strategy_code: str = ""
     mechanism_code: str = ""
     app_digest: str = ""
+    strategy_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from larrey_protocol.study import DpSgd
 
 __all__ = ["STUDY_RULES"]
 
+_ASK = "Ask the consortium for a study whose algorithm this software can run."
 _CLAIM_SLACK = 1e-6  # rounding of a decimal number and of other versions of the accountant
 
 
@@ -31,8 +32,9 @@ def _follows(case: StudyCase) -> Refuse | None:
 def _strategy(case: StudyCase) -> Refuse | None:
     if not case.facts.strategy_code:
         return None
-    name = case.study.file.training.strategy
-    return Refuse("strategy-unknown", f"strategy '{name}': {case.facts.strategy_code}")
+    name, why = case.study.file.training.strategy, case.facts.strategy_reason
+    found = f"strategy '{name}': {case.facts.strategy_code}"
+    return Refuse("strategy-unknown", f"{found}: {why}" if why else found, _ASK)
 
 
 def _mechanism(case: StudyCase) -> Refuse | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from larrey_client.cost import round_mechanism, study_facts, unit_of
@@ -21,11 +22,12 @@ from larrey_privacy.ledger_store import Ledger
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.audit import GENESIS, verify_chain
 from larrey_protocol.contract import Contract
-from larrey_protocol.errors import IntegrityError
+from larrey_protocol.errors import IntegrityError, UsageError
 from larrey_protocol.keys import fingerprint
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import DpSgd, Study
+from larrey_strategies.registry import words_of
 
 __all__ = ["studies_view", "study_view", "verify_view"]
 
@@ -77,6 +79,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
                 "spare_rounds": file.training.spare_rounds,
                 "local_steps": file.training.local_steps,
                 "strategy": file.training.strategy,
+                "algorithm": _algorithm(study),
                 "app": file.training.app,
                 "calls": list(file.training.calls),
             },
@@ -126,6 +129,14 @@ def verify_view(connection: sqlite3.Connection, key: str) -> Json:
         "receipts": len(receipts),
         "is_intact": True,
     }
+
+
+def _algorithm(study: Study) -> Json:
+    """Return the names of the three parts; none where this software does not know them."""
+    try:
+        return asdict(words_of(study.file.training).parts())
+    except UsageError:
+        return {}
 
 
 def _line(known: Known) -> Json:

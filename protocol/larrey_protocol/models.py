@@ -15,7 +15,7 @@ from larrey_protocol.encodings import Encoding
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout
 
-__all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout"]
+__all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout", "request_layout"]
 
 
 def layer_sizes(study: Study) -> tuple[int, ...]:
@@ -26,6 +26,21 @@ def layer_sizes(study: Study) -> tuple[int, ...]:
 def model_layout(study: Study) -> TensorLayout:
     """Return the model's tensors in the order in which they travel."""
     return _layers(layer_sizes(study))
+
+
+def request_layout(study: Study, shared: tuple[str, ...] = ()) -> TensorLayout:
+    """Return the file that sites fetch: the model's tensors, then the shared vectors.
+
+    Args:
+        study: whose model it is.
+        shared: names of what of the coordinator's state travels with the model, each a vector of
+            the model's size; without any the file is the model's own.
+    """
+    layout = model_layout(study)
+    if not shared:
+        return layout
+    vectors = tuple((f"shared.{name}", (layout.size,)) for name in shared)
+    return TensorLayout((*layout.entries, *vectors))
 
 
 def phase_layout(study: Study, phase: str) -> TensorLayout:

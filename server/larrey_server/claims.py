@@ -13,7 +13,7 @@ from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.errors import Refusal
 from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
-from larrey_strategies.registry import make_strategy
+from larrey_strategies.of_study import require_algorithm
 
 __all__ = ["check_claims", "check_sites", "true_epsilon"]
 
@@ -38,9 +38,9 @@ def check_claims(study: Study) -> float | None:
 
     Raises:
         Refusal: ``epsilon-impossible``.
-        UsageError: ``unknown-strategy``, ``unknown-parameter`` and their kin.
+        UsageError: as `require_algorithm`.
     """
-    make_strategy(study.file.training.strategy, study.file.training.parameters)
+    require_algorithm(study)
     privacy = study.file.privacy
     if not isinstance(privacy, DpSgd):
         return None

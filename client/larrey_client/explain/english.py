@@ -70,6 +70,35 @@ ENGLISH = {
     "hidden": ", hidden layers {layers}",
     "rounds-line": "{rounds}{spare}, training steps in each: {steps}, combined by {strategy}{app}",
     "spare": " and {spare} spare",
+    "algorithm": "algorithm",
+    "objective-plain": "plain training here",
+    "objective-fedprox": "training here is held near the common model",
+    "objective-scaffold": "training here is corrected by what earlier updates told, all of them"
+    " released; this site keeps its own part, which never leaves",
+    "objective-feddyn": "training here is shifted by what this site's earlier updates told; it"
+    " keeps that, which never leaves",
+    "aggregator-mean": "updates are combined by their weighted mean",
+    "aggregator-median": "updates are combined by the middle value of each number, so that a few"
+    " wild sites change little",
+    "aggregator-trimmed-mean": "updates are combined by the mean of each number without its"
+    " largest and smallest values",
+    "aggregator-krum": "only the update that lies closest to the others counts in a round",
+    "aggregator-multi-krum": "only the updates that lie closest to each other count in a round",
+    "aggregator-geometric-median": "updates are combined by the point closest to all of them, so"
+    " that a few wild sites change little",
+    "aggregator-centered-clipping": "updates far from the others are pulled in before they are"
+    " averaged",
+    "aggregator-norm-bounding": "updates that are larger than a bound are shrunk before they are"
+    " averaged",
+    "optimizer-fedavg": "the coordinator adds the result to the model",
+    "optimizer-fedavgm": "the coordinator adds it with momentum from earlier rounds",
+    "optimizer-fedadagrad": "the coordinator adapts its step to each number (Adagrad)",
+    "optimizer-fedadam": "the coordinator adapts its step to each number (Adam)",
+    "optimizer-fedyogi": "the coordinator adapts its step to each number (Yogi)",
+    "optimizer-fednova": "the coordinator scales it to the steps that were taken",
+    "optimizer-scaffold": "the coordinator adds it, and sends the mean of all corrections with the"
+    " model",
+    "optimizer-feddyn": "the coordinator adds it, corrected by the sum of all shifts",
     "app": ", by the standard Flower app '{app}'",
     "no-privacy": "NO differential privacy: nothing bounds what the model tells about a person",
     "epsilon": "epsilon {epsilon:.3g} at delta {delta:g} per {unit} at this site, add/remove"

@@ -72,6 +72,36 @@ FRENCH = {
     "rounds-line": "{rounds}{spare}, pas d'apprentissage dans chacun : {steps}, combinés par"
     " {strategy}{app}",
     "spare": " et {spare} de réserve",
+    "algorithm": "algorithme",
+    "objective-plain": "apprentissage simple sur ce site",
+    "objective-fedprox": "l'apprentissage sur ce site est tenu près du modèle commun",
+    "objective-scaffold": "l'apprentissage sur ce site est corrigé par ce qu'ont dit les mises à"
+    " jour précédentes, toutes publiées ; ce site garde sa part, qui ne sort jamais",
+    "objective-feddyn": "l'apprentissage sur ce site est décalé par ce qu'ont dit ses mises à jour"
+    " précédentes ; il garde ce décalage, qui ne sort jamais",
+    "aggregator-mean": "les mises à jour sont combinées par leur moyenne pondérée",
+    "aggregator-median": "les mises à jour sont combinées par la valeur médiane de chaque nombre :"
+    " quelques sites aberrants changent peu",
+    "aggregator-trimmed-mean": "les mises à jour sont combinées par la moyenne de chaque nombre"
+    " sans ses valeurs les plus grandes et les plus petites",
+    "aggregator-krum": "seule la mise à jour la plus proche des autres compte dans un tour",
+    "aggregator-multi-krum": "seules les mises à jour les plus proches entre elles comptent dans"
+    " un tour",
+    "aggregator-geometric-median": "les mises à jour sont combinées par le point le plus proche de"
+    " toutes : quelques sites aberrants changent peu",
+    "aggregator-centered-clipping": "les mises à jour éloignées des autres sont rapprochées avant"
+    " la moyenne",
+    "aggregator-norm-bounding": "les mises à jour plus grandes qu'une borne sont réduites avant la"
+    " moyenne",
+    "optimizer-fedavg": "le coordinateur ajoute le résultat au modèle",
+    "optimizer-fedavgm": "le coordinateur l'ajoute avec l'élan des tours précédents",
+    "optimizer-fedadagrad": "le coordinateur adapte son pas à chaque nombre (Adagrad)",
+    "optimizer-fedadam": "le coordinateur adapte son pas à chaque nombre (Adam)",
+    "optimizer-fedyogi": "le coordinateur adapte son pas à chaque nombre (Yogi)",
+    "optimizer-fednova": "le coordinateur le ramène au nombre de pas faits",
+    "optimizer-scaffold": "le coordinateur l'ajoute, et envoie avec le modèle la moyenne de toutes"
+    " les corrections",
+    "optimizer-feddyn": "le coordinateur l'ajoute, corrigé par la somme de tous les décalages",
     "app": ", par l'application Flower standard « {app} »",
     "no-privacy": "AUCUNE confidentialité différentielle : rien ne borne ce que le modèle révèle"
     " d'une personne",

@@ -127,6 +127,7 @@ def _whole(view: Json, say: Say) -> Iterator[str]:
         ("outcome", plain(view["outcome"])),
         ("model", _model(view["model"], say)),
         ("rounds", _rounds(view["training"], say)),
+        *_algorithm(view["training"], say),
         ("privacy", _privacy(view, say)),
         *(("cost", _cost(cost, say)) for cost in view["cost"]),
         ("leaves", _leaves(view, say)),
@@ -201,6 +202,13 @@ def _rounds(training: Json, say: Say) -> str:
         strategy=plain(training["strategy"]),
         app=app,
     )
+
+
+def _algorithm(training: Json, say: Say) -> list[tuple[str, str]]:
+    """Return how a site trains, how updates become one and what the coordinator does with it."""
+    parts = training["algorithm"]
+    keys = [f"{part}-{parts[part]}" for part in ("objective", "aggregator", "optimizer") if parts]
+    return [("algorithm", "; ".join(say(key) for key in keys))] if keys else []
 
 
 def _privacy(view: Json, say: Say) -> str:
