@@ -6,8 +6,8 @@ regularization", algorithm 1, https://openreview.net/forum?id=B7v4QMR6Z9w. The l
 ``g_i - alpha * delta`` afterwards, the gradient at the local minimum.
 
 alpha adds to each site's curvature, so that local steps that just converge without it may not
-with it. Departures: the number of local steps is the study's, where the paper minimises exactly; sites may
-weigh differently, for which ``share`` is the contributors' part of the weights.
+with it. Departures: the number of local steps is the study's, where the paper minimises exactly;
+sites may weigh differently, for which ``share`` is the contributors' part of the weights.
 """
 
 from __future__ import annotations
