@@ -1,7 +1,8 @@
-"""One membership of the running node: a thread asks for work, one does it; no request stops it.
+"""One membership of the running node: a thread asks for work, a few do it; no request stops it.
 
 The asking thread also is this site's sign of life and takes in proposals, so that both go on while
-a long training runs. Lost connections are tried again with growing pauses, for ever.
+a long training runs. Each working thread answers one study's request: while one is sent over a slow
+line, another is fetched or trained. Lost connections are tried again with growing pauses, for ever.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _READY_S = 60.0  # a long poll answers within 20 s
 _JOIN_S = 1.5
+_WORKERS = 3  # one trains; two fetch, send or wait meanwhile
 _WORST_CLOCK_S = 300.0  # certificates are dated back by as much
 
 
@@ -66,7 +68,10 @@ class Agent:
         self._trouble = ""  # code of the last connection error, so that it is logged once
         self._threads = [
             threading.Thread(target=self._ask_forever, name="ask", daemon=True),
-            threading.Thread(target=self._work_forever, name="work", daemon=True),
+            *(
+                threading.Thread(target=self._work_forever, name=f"work-{number}", daemon=True)
+                for number in range(_WORKERS)
+            ),
         ]
 
     @property
@@ -104,9 +109,10 @@ class Agent:
         node.trainer.stop()
         node.epsilons.stop()
         self._inbox.close()
+        end = node.monotonic() + _JOIN_S
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(_JOIN_S)
+                thread.join(max(end - node.monotonic(), 0.0))
 
     def _ask_forever(self) -> None:
         waits = delays()
@@ -178,7 +184,10 @@ class Agent:
         while not self.node.stopping.is_set():
             request = self._inbox.take()
             if request is not None:
-                self._work(request.incoming, request.arrived)
+                try:
+                    self._work(request.incoming, request.arrived)
+                finally:
+                    self._inbox.done(request)
 
     def _work(self, incoming: Incoming, arrived: float) -> None:
         """Answer one request; whatever it does to us, the next one is answered too."""

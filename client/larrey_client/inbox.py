@@ -1,7 +1,8 @@
 """Requests that wait for this node, and when a newer one makes an older one useless.
 
-Studies take turns: of each only the newest request waits, and a study that was served goes behind
-those that wait. So a flood of one study's requests costs another at most one training.
+Studies take turns: of each only the newest request waits, none is worked on twice at once, and a
+study that was served goes behind those that wait. So a flood of one study's requests costs another
+at most one training, and what is slow for one study holds that study alone.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ class Waiting:
 
 
 class Inbox:
-    """The waiting requests of one membership; one thread puts them in, another takes them out."""
+    """The waiting requests of one membership; one thread puts them in, others take them out."""
 
     def __init__(self, most: int = _MOST_STUDIES) -> None:
         self._most = most
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._has_room = threading.Condition(lock)
+        self._has_work = threading.Condition(lock)
         self._waiting: OrderedDict[str, Waiting] = OrderedDict()  # by study
+        self._under_way: set[str] = set()  # studies whose request was taken and is not done
         self._is_closed = False
 
     def put(self, request: Waiting, timeout_s: float) -> bool:
@@ -41,32 +45,51 @@ class Inbox:
 
         An older request of the study is dropped: the coordinator replaced it and expects no answer.
         """
-        task = request.incoming.task
-        study = task.study if task else ""
-        with self._changed:
-            has_room = self._changed.wait_for(
+        study = _study_of(request)
+        with self._has_room:
+            has_room = self._has_room.wait_for(
                 lambda: study in self._waiting or len(self._waiting) < self._most, timeout_s
             )
             if has_room:
                 self._waiting[study] = request
-                self._changed.notify_all()
+                if study not in self._under_way:
+                    self._has_work.notify()
             return has_room
 
     def take(self) -> Waiting | None:
-        """Wait for the request of the study that waits longest; None once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            if self._is_closed:
+        """Wait for the request of the study that waits longest and is not under way.
+
+        Its study is under way until `done`. None once closed.
+        """
+        with self._has_work:
+            self._has_work.wait_for(lambda: self._is_closed or self._next() is not None)
+            study = self._next()
+            if self._is_closed or study is None:
                 return None
-            _, request = self._waiting.popitem(last=False)
-            self._changed.notify_all()
-            return request
+            self._under_way.add(study)
+            self._has_room.notify()
+            return self._waiting.pop(study)
+
+    def done(self, request: Waiting) -> None:
+        """Say that a request that was taken is worked on no more."""
+        study = _study_of(request)
+        with self._has_work:
+            self._under_way.discard(study)
+            if study in self._waiting:
+                self._has_work.notify()
 
     def close(self) -> None:
         """Wake who waits; what was not taken is dropped."""
-        with self._changed:
+        with self._has_work:
             self._is_closed = True
-            self._changed.notify_all()
+            self._has_work.notify_all()
+
+    def _next(self) -> str | None:
+        return next((study for study in self._waiting if study not in self._under_way), None)
+
+
+def _study_of(request: Waiting) -> str:
+    return request.incoming.task.study if request.incoming.task else ""
 
 
 def overtakes(task: Task, running: Task) -> bool:
@@ -80,33 +103,18 @@ def overtakes(task: Task, running: Task) -> bool:
 
 
 class Current:
-    """The request that is being worked on; for the thread that works and the one that asks."""
+    """A request that is being worked on; for the thread that works and the one that asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self._lock = threading.Lock()
-        self._task: Task | None = None
         self._is_training = False
         self._is_overtaken = False
-
-    def begin(self, task: Task) -> None:
-        """Begin to work on a request."""
-        with self._lock:
-            self._task, self._is_training, self._is_overtaken = task, False, False
-
-    def end(self) -> None:
-        """Work on nothing."""
-        with self._lock:
-            self._task = None
-
-    def may_be_overtaken(self, task: Task) -> bool:
-        """Return whether a request that just came would overtake the one that is worked on."""
-        with self._lock:
-            return self._task is not None and overtakes(task, self._task)
 
     def overtake(self, task: Task) -> bool:
         """Note that a request came; return whether a training that nobody awaits is to be ended."""
         with self._lock:
-            if self._task is None or not overtakes(task, self._task):
+            if not overtakes(task, self.task):
                 return False
             self._is_overtaken = True
             return self._is_training

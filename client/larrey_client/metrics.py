@@ -66,6 +66,7 @@ class SiteMetrics:
         info = self._gauge("build_info", "constant 1", "version")
         info.labels(node_version()).set(1)
         self._down: set[str] = set()
+        self._doing: dict[int, str] = {}  # by thread, what it does beside nothing
         self._expiries: dict[str, float] = {}
         self.enter("idle")
 
@@ -80,9 +81,14 @@ class SiteMetrics:
         self.certificate_expiry.set(min(self._expiries.values()))
 
     def enter(self, state: str) -> None:
-        """Say what the node is doing now."""
+        """Say what this thread is doing now; the node is idle while none does anything."""
+        doing = self._doing
+        doing.pop(threading.get_ident(), None)
+        if state != "idle":
+            doing[threading.get_ident()] = state
+        now = set(doing.values()) or {"idle"}
         for name in STATES:
-            self._states.labels(name).set(name == state)
+            self._states.labels(name).set(name in now)
 
     def count_bytes(self, sent: int, received: int) -> None:
         """Add bytes that crossed the border."""

@@ -35,14 +35,14 @@ class Outbox:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def spool(self, update: int) -> tuple[str, int]:
-        """Copy a sealed update to disk; return its digest and size.
+    def spool(self, study: str, update: int) -> tuple[str, int]:
+        """Copy a study's sealed update to disk; return its digest and size.
 
         Raises:
             LarreyError: ``disk-full``.
         """
         digest, offset = hashlib.sha256(), 0
-        part = self._node.store.spool / f"part-{self._node.membership.name}"  # each has a thread
+        part = self._node.store.spool / f"part-{study.removeprefix('sha256:')}"  # one at a time
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with disk_errors(), os.fdopen(descriptor, "wb") as file:
             while block := os.pread(update, _BLOCK_BYTES, offset):

@@ -94,7 +94,7 @@ class Release:
     ) -> Answered:
         """Keep what leaves, sign for it, durably."""
         study, store = approval.study, self._node.store
-        digest, size = self._outbox.spool(update)
+        digest, size = self._outbox.spool(task.study, update)
         reached("agent.update-spooled")
         family, hold = family_of(store, approval.dataset), held(store, approval.dataset, task.study)
         used = hold.rounds_used if hold else 0

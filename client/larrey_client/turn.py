@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 __all__ = ["Turn"]
@@ -19,18 +21,33 @@ class Turn:
 
     def acquire(self, timeout: float = -1) -> bool:
         """Wait for the turn, at most ``timeout`` seconds if it is not negative."""
-        ticket = object()
-        with self._changed:
-            self._line.append(ticket)
-            is_mine = self._changed.wait_for(
-                lambda: not self._is_held and self._line[0] is ticket,
-                None if timeout < 0 else timeout,
-            )
-            self._line.remove(ticket)
-            if is_mine:
-                self._is_held = True
-            self._changed.notify_all()
-            return is_mine
+        ticket = self._stand()
+        is_mine = self._wait(ticket, None if timeout < 0 else timeout)
+        if not is_mine:
+            self._leave(ticket)
+        return is_mine
+
+    @contextmanager
+    def awaited(self, require: Callable[[], object], every_s: float = 0.5) -> Iterator[None]:
+        """Have the turn inside; ``require`` is asked now and then before that, and may give up.
+
+        The place in the line is kept meanwhile. It is asked once more when the turn has come.
+
+        Raises:
+            Exception: as ``require``; the turn is somebody else's then.
+        """
+        ticket = self._stand()
+        try:
+            while not self._wait(ticket, every_s):
+                require()
+        except BaseException:
+            self._leave(ticket)
+            raise
+        try:
+            require()
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Let the next one have the turn.
@@ -42,6 +59,29 @@ class Turn:
             if not self._is_held:
                 raise RuntimeError("the turn is nobody's")
             self._is_held = False
+            self._changed.notify_all()
+
+    def _stand(self) -> object:
+        """Take the last place in the line."""
+        ticket = object()
+        with self._changed:
+            self._line.append(ticket)
+        return ticket
+
+    def _wait(self, ticket: object, timeout: float | None) -> bool:
+        """Return whether the turn came to this place in time; it is taken then."""
+        with self._changed:
+            is_mine = self._changed.wait_for(
+                lambda: not self._is_held and self._line[0] is ticket, timeout
+            )
+            if is_mine:
+                self._line.popleft()
+                self._is_held = True
+            return is_mine
+
+    def _leave(self, ticket: object) -> None:
+        with self._changed:
+            self._line.remove(ticket)
             self._changed.notify_all()
 
     def __enter__(self) -> Turn:

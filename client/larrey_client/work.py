@@ -6,6 +6,9 @@ so that a refusal spends nothing; after it nothing is given back. COMMIT and sen
 once more: what was revoked or halted meanwhile does not leave. Two durable commits a round: that
 an answer was delivered (SETTLE) is written with the next RESERVE. A later call of the same round
 (evaluate, query) works under what train reserved and makes one durable commit: its answer's.
+
+Requests of different studies may be worked on at once, each in a thread: fetching and sending of
+one hold no other. Training, from loading the rows to the update, has the trainer's turn.
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ from larrey_client.cost import round_mechanism
 from larrey_client.derived import snapshot_commitment
 from larrey_client.exchange import is_passing
 from larrey_client.families import family_of
+from larrey_client.fetching import fetch_model
 from larrey_client.flower import Incoming
 from larrey_client.gate import decide_study, decide_task
 from larrey_client.gate_facts import NO_STANDING, Refuse, StudyCase, TaskCase
 from larrey_client.holding import held
-from larrey_client.inbox import Current
+from larrey_client.inbox import Current, overtakes
 from larrey_client.loading import load_rows
 from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
-from larrey_client.outbox import Outbox, patiently
+from larrey_client.outbox import Outbox
 from larrey_client.padding import release_at
 from larrey_client.records import Answered
 from larrey_client.release import Release
@@ -36,17 +40,10 @@ from larrey_client.software import software_digest
 from larrey_client.task import TRAIN, Task
 from larrey_client.trainer_link import Loaded, TrainTask
 from larrey_protocol.disk import DISK_CODES, disk_code, disk_errors
-from larrey_protocol.envelope import check_update
-from larrey_protocol.errors import (
-    DataError,
-    LarreyError,
-    Refusal,
-    TransportError,
-)
+from larrey_protocol.errors import DataError, LarreyError, Refusal, TransportError
 from larrey_protocol.models import model_layout
 from larrey_protocol.refusals import ABOUT_DATA
 from larrey_protocol.study import Call, DpSgd
-from larrey_protocol.tensors import TensorLayout
 from larrey_protocol.waypoints import reached
 
 __all__ = ["Worker"]
@@ -61,13 +58,17 @@ class _Request:
     """A request that has a task; when it came and is due, on the monotonic clock."""
 
     incoming: Incoming
-    task: Task
+    current: Current
     arrived: float
     deadline: float
 
+    @property
+    def task(self) -> Task:
+        return self.current.task
+
 
 class Worker:
-    """Answers requests, one at a time, in one thread."""
+    """Answers requests; of one study one at a time, in any thread."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -75,7 +76,7 @@ class Worker:
         # Software: as it is now, since files may be replaced while it runs.
         self._release = Release(node, self._outbox, software_digest())
         self._models = ModelSpool(node.store.folder)
-        self._current = Current()
+        self._under_way: dict[str, Current] = {}  # by study
         self._unsettled: dict[_Key, str] = {}  # delivered work -> the family that paid
         self._kept: dict[str, list[Answered]] = {}  # by study; absent: what an earlier process left
 
@@ -84,13 +85,14 @@ class Worker:
 
         One that the gate refuses ends nothing.
         """
-        if not self._current.may_be_overtaken(task):
+        current = self._under_way.get(task.study)
+        if current is None or not overtakes(task, current.task):
             return
         try:
             self._ask_gate(task, task.deadline_s, is_answered=False)
         except Refusal:
             return
-        if self._current.overtake(task):
+        if current.overtake(task):
             self._node.trainer.interrupt(task.study)
 
     def answer(self, incoming: Incoming, arrived: float) -> None:
@@ -104,9 +106,10 @@ class Worker:
         if task is None:
             self._outbox.send_code(incoming, "request-malformed")
             return
-        request = _Request(incoming, task, arrived, arrived + self._patience(task))
+        current = Current(task)
+        request = _Request(incoming, current, arrived, arrived + self._patience(task))
         metrics = self._node.metrics
-        self._current.begin(task)
+        self._under_way[task.study] = current
         try:
             with metrics.timed(_kind(task)), disk_errors():
                 answered, is_repeat = self._answered(request)
@@ -118,7 +121,7 @@ class Worker:
                     answered,
                     deadline=self._until(request),
                     is_repeat=is_repeat,
-                    require=lambda: self._still_awaited(task),
+                    require=lambda: self._still_awaited(current),
                 )
             if is_taken:
                 self._unsettled[task.key] = self._family(task)
@@ -129,7 +132,7 @@ class Worker:
                 raise
             self._refuse(request, error)
         finally:
-            self._current.end()
+            del self._under_way[task.study]
             metrics.enter("idle")
 
     def report_failure(self, incoming: Incoming) -> None:
@@ -158,8 +161,7 @@ class Worker:
         reached("agent.gate-passed")
         if stored is not None:
             return stored, True
-        if task.phase == TRAIN and not node.settings.trainer.hours.admits(node.now()):
-            raise Refusal("outside-window", "no training begins at this hour")
+        self._require_hour(task)
         try:
             return self._train(request, approval), False
         finally:
@@ -194,14 +196,35 @@ class Worker:
         """
         self._ask_gate(task, 1.0, is_answered=True, is_begun=True)
 
-    def _still_awaited(self, task: Task) -> None:
+    def _still_awaited(self, current: Current) -> None:
         """As `_still_allowed`, about an answer that is being sent.
 
         Raises:
             Refusal: ``superseded`` too.
         """
-        self._current.require()
-        self._still_allowed(task)
+        current.require()
+        self._still_allowed(current.task)
+
+    def _still_wanted(self, request: _Request) -> None:
+        """Ask the gate again: fetching, and others' turns at the trainer, may take long.
+
+        Raises:
+            Refusal: ``superseded``, or the code of the rule that says no; nothing is spent.
+        """
+        request.current.require()
+        left = request.deadline - self._node.monotonic()
+        self._ask_gate(request.task, left, is_answered=False, is_begun=True)
+        self._require_hour(request.task)
+
+    def _require_hour(self, task: Task) -> None:
+        """Return if training may begin now.
+
+        Raises:
+            Refusal: ``outside-window``.
+        """
+        node = self._node
+        if task.phase == TRAIN and not node.settings.trainer.hours.admits(node.now()):
+            raise Refusal("outside-window", "no training begins at this hour")
 
     def _family(self, task: Task) -> str:
         """Return the cohort family that pays for a study."""
@@ -212,7 +235,7 @@ class Worker:
     def _pad(self, request: _Request) -> None:
         """Wait until the time of the answer says little about the rows; a stop ends the wait."""
         node = self._node
-        if self._current.is_overtaken:  # when that was is the coordinator's doing
+        if request.current.is_overtaken:  # when that was is the coordinator's doing
             return
         now, bucket = node.monotonic(), node.settings.policy.completion_bucket_s
         at = release_at(now, arrived=request.arrived, deadline=request.deadline, bucket=bucket)
@@ -221,23 +244,22 @@ class Worker:
     def _train(self, request: _Request, approval: StudyCase) -> Answered:
         node, task, study = self._node, request.task, approval.study
         layout = model_layout(study)
-        model = self._download(request, layout)
+        model = fetch_model(node, self._models, request.current, layout, deadline=request.deadline)
         reached("agent.model-fetched")
         try:
-            _check_model(model, layout)
-            node.metrics.enter("training")
-            with node.trainer_turn:
+            with node.trainer_turn.awaited(lambda: self._still_wanted(request)):
+                node.metrics.enter("training")
                 loaded = self._load(approval)
                 reached("agent.rows-loaded")
                 _enforce(decide_study(replace(approval, units=loaded.units)))
                 if request.deadline <= node.monotonic():  # fetching and loading take their time
                     raise Refusal("deadline-passed", "the round's deadline is over")
-                update = self._pay_and_train(task, approval, model)
+                update = self._pay_and_train(request, approval, model)
                 reached("agent.trained")
         except LarreyError as error:
             if error.code == "trainer-interrupted":  # the gate says by whom, in its own code
                 self._ask_gate(task, 1.0, is_answered=True)
-                self._current.require()
+                request.current.require()
             raise
         finally:
             os.close(model)
@@ -253,7 +275,7 @@ class Worker:
         finally:
             os.close(update)
 
-    def _pay_and_train(self, task: Task, approval: StudyCase, model: int) -> int:
+    def _pay_and_train(self, request: _Request, approval: StudyCase, model: int) -> int:
         """Reserve the round and return what the trainer makes of it.
 
         Once it is paid for it is finished, whatever the deadline: a repetition then gets the
@@ -262,33 +284,14 @@ class Worker:
         Raises:
             Refusal: ``superseded``; nothing is spent.
         """
-        node = self._node
-        self._current.start_training()
+        node, task = self._node, request.task
+        request.current.start_training()
         try:
             sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
             wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
             return node.trainer.train(wish, model, timeout_s=node.settings.trainer.timeout_s)
         finally:
-            self._current.stop_training()
-
-    def _download(self, request: _Request, layout: TensorLayout) -> int:
-        """Return the model file, whole and checked; a cut transfer goes on where it was cut."""
-        task, node = request.task, self._node
-
-        def attempt(_: int) -> int:
-            self._current.require()
-            left = max(request.deadline - node.monotonic(), 0.001)
-            if not download.is_whole:
-                with node.exchange.about(*task.key[:3]):
-                    node.exchange.fetch(download, timeout_s=left, goes_on=self._is_awaited)
-                self._current.require()
-            return download.finish()
-
-        with self._models.begin(task.study, task.model, layout.nbytes) as download:
-            return patiently(node, attempt, deadline=request.deadline)
-
-    def _is_awaited(self) -> bool:
-        return not self._current.is_overtaken
+            request.current.stop_training()
 
     def _load(self, approval: StudyCase) -> Loaded:
         settings, study = self._node.settings, approval.study
@@ -300,12 +303,14 @@ class Worker:
     def _reserve(self, task: Task, approval: StudyCase) -> int:
         """Debit the round, durably; return the entry's number in the ledger.
 
-        What was delivered before is written down in the same commit.
+        What was delivered before is written down in the same commit, whichever study it is of; who
+        has the trainer's turn does this alone.
         """
+        delivered = list(self._unsettled.items())
         store, at = self._node.store, _stamp(self._node.now())
         work = (family_of(store, approval.dataset), task.study, task.round, task.model)
         with store.transaction():
-            for (study, number, phase, model), family in self._unsettled.items():
+            for (study, number, phase, model), family in delivered:
                 if phase == TRAIN:
                     store.ledger.settle(family, study, number, model, at)
             earlier = store.ledger.reservation(*work)
@@ -317,7 +322,8 @@ class Worker:
             )  # fmt: skip
             reached("agent.reserving")
         reached("agent.reserved")
-        self._unsettled.clear()
+        for key, _ in delivered:
+            del self._unsettled[key]
         self._drop_answers(task)
         reached("agent.answers-dropped")
         self._show_budget(approval)
@@ -353,8 +359,11 @@ class Worker:
         if over is None:
             with self._node.store.reading() as records:
                 over = records.answers(task.study)
+        others = list(self._kept.values())  # the same bytes may be another study's answer
+        needed = {answered.update for kept in others for answered in kept}
         for answered in over:
-            self._outbox.drop(answered)
+            if answered.update not in needed:
+                self._outbox.drop(answered)
         self._kept[task.study] = []
 
     def _show_budget(self, approval: StudyCase) -> None:
@@ -373,15 +382,6 @@ class Worker:
 def _enforce(decision: object) -> None:
     if isinstance(decision, Refuse):
         raise Refusal(decision.code, decision.reason, decision.next_step)
-
-
-def _check_model(model: int, layout: TensorLayout) -> None:
-    """Refuse a model that is not the study's, or not finite; it came from outside."""
-    try:
-        check_update(model, layout, norm_bound=float("inf"))
-    except Refusal as error:
-        code = error.code.replace("update-", "model-")
-        raise Refusal(code, "the model sent is not one of this study", "") from error
 
 
 def _is_about_data(error: LarreyError) -> bool:

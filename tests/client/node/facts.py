@@ -16,9 +16,9 @@ Approve = Callable[[Agent, Study], Study]
 STUDY = make_study()
 
 
-def held(agent: Agent) -> Hold:
+def held(agent: Agent, study: Study = STUDY) -> Hold:
     with agent.node.store.reading():
-        hold = agent.node.store.ledger.held("heart", STUDY.digest)
+        hold = agent.node.store.ledger.held("heart", study.digest)
     assert hold is not None
     return hold
 

@@ -104,6 +104,9 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     opens_at: float = 0.0  # as the last poll said
     cuts: int = 0  # how many transfers to break off in the middle
     supersedes: int = 0  # how many uploads to end because the same bytes come from elsewhere
+    stalls: list[threading.Event] = field(default_factory=list)  # each holds one upload till set
+    stalled: int = 0  # uploads that were held
+    stalled_models: dict[str, threading.Event] = field(default_factory=dict)  # hold a download
     fetch_offsets: list[int] = field(default_factory=list)
     store_offsets: list[int] = field(default_factory=list)
     _work: list[wire.TakeReply] = field(default_factory=list)
@@ -211,6 +214,8 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
         if request.digest not in self.blobs:
             context.abort(grpc.StatusCode.NOT_FOUND, "not-offered")
         data = self.blobs[request.digest]
+        if stall := self.stalled_models.get(request.digest):
+            stall.wait(10)
         middle = max(len(data) // 2, request.offset)
         yield wire.Chunk(data=data[request.offset : middle], total_bytes=len(data))
         if self.cuts:
@@ -230,6 +235,7 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
             digest, total = part.digest, part.total_bytes
             if number == 0:
                 self.store_offsets.append(part.offset)
+                self._stall()
             kept = self.uploads.get(digest, b"")[: part.offset]
             data = part.data
             if self.supersedes:
@@ -270,6 +276,17 @@ class Peer(stubs.ExchangeServicer, stubs.StudiesServicer):
     def Tell(self, request: wire.TellRequest, context: grpc.ServicerContext) -> wire.AnswerReply:
         self.told.append(request.document)
         return wire.AnswerReply(recorded=True)
+
+    def stall(self) -> threading.Event:
+        """Return what lets the next upload come in; it waits for that."""
+        self.stalls.append(threading.Event())
+        return self.stalls[-1]
+
+    def _stall(self) -> None:
+        if self.stalls:
+            stall = self.stalls.pop(0)
+            self.stalled += 1
+            stall.wait(10)
 
     def order(self, *documents: bytes) -> None:
         """Pass orders on and ring the bell."""

@@ -57,9 +57,51 @@ def test_a_flood_of_one_study_s_requests_leaves_the_newest_and_the_other_study_s
         inbox.put(Waiting(incoming(task("a", number)), 0.0), 1.0)
     inbox.put(Waiting(incoming(task("b", 1)), 0.0), 1.0)
     inbox.put(Waiting(incoming(task("a", 6)), 0.0), 1.0)
-    assert rounds_of(inbox, 1) == [("a", 6)]
+    first = inbox.take()
+    assert first is not None
+    assert first.incoming.task == task("a", 6)
     inbox.put(Waiting(incoming(task("a", 7)), 0.0), 1.0)  # just served: behind the other one
+    inbox.done(first)
     assert rounds_of(inbox, 2) == [("b", 1), ("a", 7)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "take", "done"]), st.sampled_from("abcd"))))
+def test_of_each_study_at_most_one_request_is_under_way_and_who_waited_longest_is_next(
+    steps: list[tuple[str, str]],
+) -> None:
+    inbox, waiting, taken = Inbox(), list[str](), dict[str, Waiting]()
+    for number, (step, study) in enumerate(steps, 1):
+        free = [one for one in waiting if one not in taken]
+        if step == "put":
+            assert inbox.put(Waiting(incoming(task(study, number)), 0.0), 1.0)
+            waiting += [] if study in waiting else [study]
+        elif step == "done" and study in taken:
+            inbox.done(taken.pop(study))
+        elif step == "take" and free:
+            request = inbox.take()
+            assert request is not None
+            assert request.incoming.task is not None
+            assert request.incoming.task.study[-1] == free[0]
+            taken[free[0]] = request
+            waiting.remove(free[0])
+
+
+def test_a_request_that_waits_for_its_own_study_is_taken_by_another_thread_once_that_is_done() -> (
+    None
+):
+    inbox = Inbox()
+    inbox.put(Waiting(incoming(task("a", 1)), 0.0), 1.0)
+    first, later = inbox.take(), list[Waiting | None]()
+    assert first is not None
+    thread = threading.Thread(target=lambda: later.append(inbox.take()))
+    thread.start()
+    second = Waiting(incoming(task("a", 2)), 0.0)
+    inbox.put(second, 1.0)
+    thread.join(0.05)
+    assert later == []
+    inbox.done(first)
+    thread.join(5)
+    assert later == [second]
 
 
 def test_as_many_studies_wait_as_may_and_each_may_still_be_replaced() -> None:
@@ -86,24 +128,21 @@ def test_only_a_later_round_or_another_model_of_the_same_study_overtakes(
 
 
 def test_a_request_that_was_overtaken_is_not_paid_for_and_a_training_is_interrupted() -> None:
-    current = Current()
-    current.begin(task("a", 1))
+    current = Current(task("a", 1))
     current.require()
     assert not current.overtake(task("b", 2))
     assert not current.overtake(task("a", 2))  # nothing to interrupt yet
     for act in (current.require, current.start_training):
         with pytest.raises(Refusal, match="superseded"):
             act()
-    current.begin(task("a", 2))
+    current = Current(task("a", 2))
     current.start_training()
     assert not current.overtake(task("a", 2, "m"))  # a repetition
     assert current.overtake(task("a", 3))
-    current.begin(task("a", 3))
+    current = Current(task("a", 3))
     current.start_training()
     current.stop_training()
     assert not current.overtake(task("a", 4))  # the trainer is somebody else's by now
-    current.end()
-    assert not current.overtake(task("a", 5))
 
 
 def test_the_turn_goes_to_whoever_waited_longest_and_to_nobody_who_gave_up() -> None:
@@ -126,6 +165,21 @@ def test_the_turn_goes_to_whoever_waited_longest_and_to_nobody_who_gave_up() -> 
     assert served == list(range(waiting))
     with pytest.raises(RuntimeError):
         turn.release()
+
+
+def test_who_gives_up_while_it_waits_for_the_turn_holds_nobody_behind_it() -> None:
+    turn, asked = Turn(), list[str]()
+
+    def give_up() -> None:
+        asked.append("in line")
+        raise Refusal("study-halted", "")
+
+    with turn, pytest.raises(Refusal), turn.awaited(give_up, every_s=0.01):
+        pytest.fail("it was not its turn")
+    assert asked == ["in line"]
+    with pytest.raises(Refusal), turn.awaited(give_up):  # the turn is free, and given back
+        pytest.fail("what must not be done has no turn")
+    assert turn.acquire(timeout=0)
 
 
 @given(st.floats(0, 100), st.floats(0.1, 50), st.floats(0.1, 10))
@@ -204,11 +258,11 @@ def test_two_studies_take_turns_however_often_one_of_them_asks(
     for _ in range(8):
         peer.send(peer.first_task(STUDY, 1))
     peer.send(peer.first_task(OTHER, 1))
-    wait_until(lambda: OTHER.digest in agent._inbox._waiting)
+    wait_until(lambda: len(agent.node.trainer_turn._line) == 1)
     trainer.release.set()
     wait_until(lambda: len(peer.given) == 3)
     order = [given.fields["study"] for given in peer.given]
-    assert order.index(OTHER.digest) <= 2
+    assert (order.count(STUDY.digest), order.count(OTHER.digest)) == (2, 1)
     assert [wish.study for wish in trainer.trained] == [STUDY.digest, OTHER.digest]
 
 

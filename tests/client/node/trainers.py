@@ -77,7 +77,8 @@ class SmallTrainer:
     def interrupt(self, study: str = "") -> None:
         self.interrupted.append(study)
         self._barred.add(study)
-        self.release.set()
+        if not study or (self._study and study == self._study.digest):
+            self.release.set()
 
     def admit(self, study: str) -> None:
         self._barred -= {"", study}
