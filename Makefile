@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: chaos-field help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-demo bench-heart bench-rand bench-boundary chaos-kills \
+	bench-round bench-memory bench-demo bench-heart bench-rand bench-flamby bench-boundary chaos-kills \
 	chaos soak
 
 help: ## list the commands
@@ -67,6 +67,8 @@ bench-heart: $(READY) ## price of privacy and worth of federation, UCI heart
 	$(PY) -m bench.heart
 bench-rand: $(READY) ## price of privacy and of federation, RAND health insurance
 	$(PY) -m bench.rand
+bench-flamby: $(READY) ## FLamby's tables reproduced and beaten, by TCGA_BRCA=<folder> too
+	$(PY) -m bench.flamby $(if $(TCGA_BRCA),--tcga $(TCGA_BRCA))
 bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
 	$(PY) -m bench.boundary
 
