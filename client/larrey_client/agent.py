@@ -23,6 +23,7 @@ from larrey_client.inbox import Inbox, Waiting
 from larrey_client.leaving import is_gone, tell_departure
 from larrey_client.metrics import node_version
 from larrey_client.node import Node, delays
+from larrey_client.task import Task
 from larrey_client.vigil import Vigil
 from larrey_client.work import Worker
 from larrey_protocol.disk import DiskError, disk_code
@@ -93,6 +94,11 @@ class Agent:
     def trouble(self) -> str:
         """Return the code of what keeps this node from its coordinator, or nothing."""
         return self._trouble
+
+    @property
+    def under_way(self) -> list[Task]:
+        """Return the requests that are worked on now, of different studies."""
+        return self._worker.under_way
 
     def start(self) -> None:
         """Begin to ask and to work."""

@@ -15,7 +15,7 @@ from larrey_client.flower import Incoming
 from larrey_client.task import Task
 from larrey_protocol.errors import Refusal
 
-__all__ = ["Current", "Inbox", "Waiting", "overtakes"]
+__all__ = ["Current", "Inbox", "Request", "Waiting", "overtakes"]
 
 _MOST_STUDIES = 64
 
@@ -152,3 +152,18 @@ class Current:
     def _require(self) -> None:
         if self._is_overtaken:
             raise Refusal("superseded", "the coordinator asked for a later round of the study")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that has a task; when it came and is due, on the monotonic clock."""
+
+    incoming: Incoming
+    current: Current
+    arrived: float
+    deadline: float
+
+    @property
+    def task(self) -> Task:
+        """Return what is asked."""
+        return self.current.task

@@ -283,6 +283,11 @@ def _status(members: Members) -> Json:
         "storage": node.store.fault,
         "memberships": connections,
         "studies": dict(states),
+        "at_work": [
+            {"study": task.study, "round": task.round, "phase": task.phase}
+            for one in members
+            for task in one.under_way
+        ],
         "certificate_days": days_left(node.settings.identity, node.now()),
         "clock_offset_s": members.clock_offset_s,
         "epsilon_ready": node.epsilons.is_idle,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 from larrey_client.cost import round_mechanism
@@ -28,7 +28,7 @@ from larrey_client.flower import Incoming
 from larrey_client.gate import decide_study, decide_task
 from larrey_client.gate_facts import NO_STANDING, Refuse, StudyCase, TaskCase
 from larrey_client.holding import held
-from larrey_client.inbox import Current, overtakes
+from larrey_client.inbox import Current, Request, overtakes
 from larrey_client.loading import load_rows
 from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
@@ -53,20 +53,6 @@ logger = logging.getLogger(__name__)
 _Key = tuple[str, int, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request that has a task; when it came and is due, on the monotonic clock."""
-
-    incoming: Incoming
-    current: Current
-    arrived: float
-    deadline: float
-
-    @property
-    def task(self) -> Task:
-        return self.current.task
-
-
 class Worker:
     """Answers requests; of one study one at a time, in any thread."""
 
@@ -79,6 +65,11 @@ class Worker:
         self._under_way: dict[str, Current] = {}  # by study
         self._unsettled: dict[_Key, str] = {}  # delivered work -> the family that paid
         self._kept: dict[str, list[Answered]] = {}  # by study; absent: what an earlier process left
+
+    @property
+    def under_way(self) -> list[Task]:
+        """Return what is worked on now, for any thread."""
+        return [current.task for current in list(self._under_way.values())]
 
     def heard(self, task: Task) -> None:
         """Note that a request came, from the thread that asks; it may end a training of its study.
@@ -107,7 +98,7 @@ class Worker:
             self._outbox.send_code(incoming, "request-malformed")
             return
         current = Current(task)
-        request = _Request(incoming, current, arrived, arrived + self._patience(task))
+        request = Request(incoming, current, arrived, arrived + self._patience(task))
         metrics = self._node.metrics
         self._under_way[task.study] = current
         try:
@@ -144,12 +135,12 @@ class Worker:
         study = self._node.cases.study(task.study)
         return min(task.deadline_s, study.file.rounds.deadline_s) if study else task.deadline_s
 
-    def _until(self, request: _Request) -> float:
+    def _until(self, request: Request) -> float:
         """Return how long an answer is delivered: it is paid for, and the round may be extended."""
         patience = self._node.settings.trainer.timeout_s
         return max(request.deadline, self._node.monotonic() + patience)
 
-    def _answered(self, request: _Request) -> tuple[Answered, bool]:
+    def _answered(self, request: Request) -> tuple[Answered, bool]:
         """Return the answer and whether it was stored before."""
         task, node = request.task, self._node
         with node.store.reading() as records:
@@ -205,7 +196,7 @@ class Worker:
         current.require()
         self._still_allowed(current.task)
 
-    def _still_wanted(self, request: _Request) -> None:
+    def _still_wanted(self, request: Request) -> None:
         """Ask the gate again: fetching, and others' turns at the trainer, may take long.
 
         Raises:
@@ -232,7 +223,7 @@ class Worker:
             decision = records.decision(task.study)
         return family_of(self._node.store, decision.dataset if decision else "")
 
-    def _pad(self, request: _Request) -> None:
+    def _pad(self, request: Request) -> None:
         """Wait until the time of the answer says little about the rows; a stop ends the wait."""
         node = self._node
         if request.current.is_overtaken:  # when that was is the coordinator's doing
@@ -241,7 +232,7 @@ class Worker:
         at = release_at(now, arrived=request.arrived, deadline=request.deadline, bucket=bucket)
         node.stopping.wait(at - now)
 
-    def _train(self, request: _Request, approval: StudyCase) -> Answered:
+    def _train(self, request: Request, approval: StudyCase) -> Answered:
         node, task, study = self._node, request.task, approval.study
         layout = model_layout(study)
         model = fetch_model(node, self._models, request.current, layout, deadline=request.deadline)
@@ -275,7 +266,7 @@ class Worker:
         finally:
             os.close(update)
 
-    def _pay_and_train(self, request: _Request, approval: StudyCase, model: int) -> int:
+    def _pay_and_train(self, request: Request, approval: StudyCase, model: int) -> int:
         """Reserve the round and return what the trainer makes of it.
 
         Once it is paid for it is finished, whatever the deadline: a repetition then gets the
@@ -329,7 +320,7 @@ class Worker:
         self._show_budget(approval)
         return entry.seq
 
-    def _refuse(self, request: _Request, error: LarreyError) -> None:
+    def _refuse(self, request: Request, error: LarreyError) -> None:
         """Record why there is no update and send the code."""
         node, task = self._node, request.task
         is_own = _is_about_data(error) or error.code in DISK_CODES

@@ -65,6 +65,7 @@ def explain_status(status: Json) -> str:
             f"  certificate {status['certificate_days']} days left",
             f"  policy      {_policy(status['policy'])}",
             f"  studies     {counts or 'none'}",
+            *_work(status.get("at_work", ())),
             *([f"  incidents   {status['incidents']} open"] if status["incidents"] else ()),
             f"  epsilon     {'exact' if status['epsilon_ready'] else 'being computed'} in receipts",
             f"  ledger      {status['ledger_head'][:24]}",
@@ -75,6 +76,14 @@ def explain_status(status: Json) -> str:
             *explain_stops(status["stopped"]),
         ]
     )
+
+
+def _work(tasks: Sequence[Json]) -> list[str]:
+    """Return what is fetched, trained or sent now, a line a study."""
+    return [
+        f"  at work     {_short(plain(task['study']))} round {task['round']} {plain(task['phase'])}"
+        for task in tasks
+    ]
 
 
 def _memberships(connections: Sequence[Json]) -> list[str]:

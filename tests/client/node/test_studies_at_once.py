@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from larrey_client.agent import Agent
+from larrey_client.explain import explain_status
 from larrey_client.flower import open_take
 from larrey_client.local import ask
 from larrey_client.metrics import SiteMetrics
@@ -228,6 +229,21 @@ def test_a_node_killed_with_three_studies_under_way_answers_each_once(
     assert [held(again, one).rounds_used for one in (STUDY, OTHER, THIRD)] == [1, 1, 2]
     assert [wish.study for wish in trainer.trained].count(THIRD.digest) == 2
     assert len(trainer.trained) == 4
+
+
+def test_status_names_the_study_that_trains_and_the_one_that_waits(
+    both: Agent, peer: Peer, trainer: SmallTrainer
+) -> None:
+    training(peer, trainer, STUDY)
+    peer.send(peer.first_task(OTHER))
+    in_line(both)
+    status = ask(both.node.settings.site.state, "status")
+    work = [(one["study"], one["round"], one["phase"]) for one in status["at_work"]]
+    assert sorted(work) == sorted((one.digest, 1, "train") for one in (STUDY, OTHER))
+    assert f"at work     {OTHER.digest[7:19]} round 1 train" in explain_status(status)
+    trainer.release.set()
+    wait_until(lambda: len(peer.given) == 2 and not both.under_way)
+    assert ask(both.node.settings.site.state, "status")["at_work"] == []
 
 
 def test_what_was_delivered_by_several_studies_is_settled_with_the_next_debit(
