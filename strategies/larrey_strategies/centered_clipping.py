@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larrey_strategies.contract import Gram
 from larrey_strategies.gram import distances_to
+from larrey_strategies.ranges import ITERATIONS, POSITIVE, require_ranges
 
 __all__ = ["CenteredClipping"]
 
@@ -26,15 +27,12 @@ __all__ = ["CenteredClipping"]
 class CenteredClipping:
     """The centre after some iterations of ``v += mean(clip(x_i - v, tau))``."""
 
-    tau: float  # radius in the updates' unit (L2); about an honest update's distance to the mean
-    iterations: int = 3
+    tau: Annotated[float, POSITIVE, "radius (L2); about an honest update's distance to the mean"]
+    iterations: Annotated[int, ITERATIONS, "of the centre"] = 3
     weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.tau < float("inf"):
-            raise ValueError(f"tau must be positive, found {self.tau}")
-        if not (self.iterations >= 1 and float(self.iterations).is_integer()):
-            raise ValueError(f"iterations must be a whole number from 1, found {self.iterations}")
+        require_ranges(self)
 
     def coefficients(self, gram: Gram, weights: Sequence[float]) -> NDArray[np.float64]:
         """Return factors of the updates in the centre; they need not sum to one."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larrey_strategies.contract import Gram
 from larrey_strategies.gram import distances_to
+from larrey_strategies.ranges import ITERATIONS, POSITIVE, require_ranges
 
 __all__ = ["GeometricMedian"]
 
@@ -25,15 +26,12 @@ __all__ = ["GeometricMedian"]
 class GeometricMedian:
     """The point with the smallest weighted sum of distances to the updates."""
 
-    nu: float = 1e-6  # smoothing: shortest distance that is divided by, in the updates' unit
-    iterations: int = 200
+    nu: Annotated[float, POSITIVE, "smoothing: shortest distance that is divided by"] = 1e-6
+    iterations: Annotated[int, ITERATIONS, "of the Weiszfeld algorithm"] = 200
     weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.nu < float("inf"):
-            raise ValueError(f"nu must be positive, found {self.nu}")
-        if not (self.iterations >= 1 and float(self.iterations).is_integer()):
-            raise ValueError(f"iterations must be a whole number from 1, found {self.iterations}")
+        require_ranges(self)
 
     def coefficients(self, gram: Gram, weights: Sequence[float]) -> NDArray[np.float64]:
         """Return factors that sum to one, small for updates far from the others."""

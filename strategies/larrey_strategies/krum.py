@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from larrey_protocol.errors import UsageError
 from larrey_strategies.contract import Gram
 from larrey_strategies.gram import distances
+from larrey_strategies.ranges import SITES, Range, require_ranges
 
 __all__ = ["Krum", "MultiKrum"]
 
@@ -27,11 +28,11 @@ __all__ = ["Krum", "MultiKrum"]
 class Krum:
     """The one update with the lowest score."""
 
-    f: int  # hostile sites that are withstood
+    f: Annotated[int, SITES, "hostile sites that are withstood"]
     weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _require_whole("f", self.f, at_least=0)
+        require_ranges(self)
 
     @property
     def fewest(self) -> int:
@@ -51,13 +52,12 @@ class Krum:
 class MultiKrum:
     """The mean of the m updates with the lowest scores, of all if there are fewer."""
 
-    f: int  # hostile sites that are withstood
-    m: int  # updates kept; the paper wants at most n - f - 2
+    f: Annotated[int, SITES, "hostile sites that are withstood"]
+    m: Annotated[int, Range(1, 1000, high_is_in=True), "updates kept, at most n - f - 2"]
     weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _require_whole("f", self.f, at_least=0)
-        _require_whole("m", self.m, at_least=1)
+        require_ranges(self)
 
     @property
     def fewest(self) -> int:
@@ -88,8 +88,3 @@ def _mean_of_best(gram: Gram, f: int, m: int) -> NDArray[np.float64]:
     factors = np.zeros(sites)
     factors[best] = 1 / len(best)
     return factors
-
-
-def _require_whole(name: str, value: float, *, at_least: int) -> None:
-    if not (value >= at_least and float(value).is_integer()):
-        raise ValueError(f"{name} must be a whole number from {at_least}, found {value}")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larrey_strategies.contract import Gram
+from larrey_strategies.ranges import POSITIVE, require_ranges
 
 __all__ = ["NormBounding"]
 
@@ -23,12 +24,11 @@ __all__ = ["NormBounding"]
 class NormBounding:
     """The mean in which no update counts for more than its share of ``bound``."""
 
-    bound: float  # M, largest L2 norm of an update
+    bound: Annotated[float, POSITIVE, "M, largest L2 norm of an update"]
     weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound < float("inf"):
-            raise ValueError(f"bound must be positive, found {self.bound}")
+        require_ranges(self)
 
     def coefficients(self, gram: Gram, weights: Sequence[float]) -> NDArray[np.float64]:
         """Return each update's share times what scales it to ``bound`` at most."""

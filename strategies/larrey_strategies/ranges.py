@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, get_type_hints
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["COUNT", "FRACTION", "NOT_NEGATIVE", "POSITIVE", "Range", "require_ranges"]
+__all__ = [
+    "FRACTION",
+    "HALF",
+    "ITERATIONS",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "SITES",
+    "Range",
+    "require_ranges",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,9 @@ class Range:
 POSITIVE = Range(0, low_is_in=False)
 NOT_NEGATIVE = Range(0)
 FRACTION = Range(0, 1)  # of one, one itself left out
-COUNT = Range(1)
+HALF = Range(0, 0.5)
+SITES = Range(0, 1000, high_is_in=True)  # a study invites at most 1000
+ITERATIONS = Range(1, 1000, high_is_in=True)  # each costs sites^2 operations, or sites
 
 
 def require_ranges(part: DataclassInstance) -> None:
@@ -50,7 +61,9 @@ def require_ranges(part: DataclassInstance) -> None:
     """
     hints = get_type_hints(type(part), include_extras=True)
     for field in fields(part):
-        value = getattr(part, field.name)
-        for allowed in getattr(hints[field.name], "__metadata__", ()):
+        value, hint = getattr(part, field.name), hints[field.name]
+        for allowed in getattr(hint, "__metadata__", ()):
             if isinstance(allowed, Range) and value not in allowed:
                 raise ValueError(f"{field.name} must be in {allowed}, found {value:g}")
+        if getattr(hint, "__origin__", float) is int and not float(value).is_integer():
+            raise ValueError(f"{field.name} must be a whole number, found {value:g}")

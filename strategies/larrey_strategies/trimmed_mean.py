@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from larrey_strategies.contract import Vector
 from larrey_strategies.networks import mean_of_middle
+from larrey_strategies.ranges import HALF, require_ranges
 
 __all__ = ["TrimmedMean"]
 
@@ -23,12 +24,11 @@ _ROUNDING = 1e-9  # 0.29 * 100 is 28.999... in float64
 class TrimmedMean:
     """The mean of the middle of each coordinate's values."""
 
-    beta: float  # share left out at each end, at least that of the hostile sites, in [0, 1/2)
+    beta: Annotated[float, HALF, "share left out at each end; at least that of hostile sites"]
     weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < 0.5:
-            raise ValueError(f"beta must be in [0, 0.5), found {self.beta}")
+        require_ranges(self)
 
     def combine(
         self, blocks: Sequence[Vector], weights: Sequence[float], *, out: Vector, scratch: Vector
