@@ -1,8 +1,10 @@
 """A federation in one process: the study's own training and strategy, without servers.
 
-The site's half is `larrey_client.app.local_update`, the coordinator's is `larrey_strategies`; only
-transport, gate and ledger are left out, which change no number. For public data and the lab:
-a rehearsal on a hospital's data would be a training like any other and would cost epsilon.
+The site's half is `larrey_client.app.local_update`, the coordinator's is the simulator's
+(`larrey_lab.simulation.rounds`); only transport, gate and ledger are left out, which change no
+number, and Flower's messages, which would cost each of hundreds of short trainings its set-up.
+For public data and the lab: a rehearsal on a hospital's data would be a training like any other and
+would cost epsilon.
 Noise and sampling take no seed, so that figures of two rehearsals differ within their intervals.
 """
 
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 from larrey_client.app import local_update
 from larrey_client.data.cohort import load_cohort
 from larrey_client.networks import build, load_flat
+from larrey_client.remembering import NOTHING, Known, next_state
+from larrey_lab.simulation.rounds import Request, plan_of, rounds
+from larrey_lab.simulation.study_sites import as_read
 from larrey_lab.tables import SiteTables, split_patients, write_csv
 from larrey_privacy.cohort import Cohort, Features
 from larrey_protocol.models import initial_parameters
 from larrey_protocol.study import NoPrivacy, Study
-from larrey_strategies.mean import weighted_mean
-from larrey_strategies.registry import make_strategy
+from larrey_strategies.contract import State
 
 __all__ = [
     "HeldOut",
@@ -104,22 +108,22 @@ def split_cohorts(cohorts: Mapping[str, Cohort], *, held_out: float, seed: int) 
 
 def federate(study: Study, cohorts: Mapping[str, Cohort]) -> list[Vector]:
     """Return the global model before the first and after every round, all sites present."""
-    training = study.file.training
-    strategy = make_strategy(training.strategy, training.parameters)
-    network = build(study)
-    params = initial_parameters(study)
-    state = strategy.init(params)
-    out, scratch = np.empty_like(params), np.empty_like(params)
-    models = [params]
-    for _ in range(training.rounds):
-        updates = [
-            local_update(study, network, cohorts[site], site=site, start=params)
-            for site in study.file.site_names
-        ]
-        aggregate = weighted_mean(updates, study.weights, out=out, scratch=scratch)
-        params, state = strategy.step(params, state, aggregate)
-        models.append(params)
-    return models
+    network, names = build(study), study.file.site_names
+    kept: list[State] = [NOTHING for _ in names]
+
+    def train(request: Request, place: int) -> Vector:
+        site, known = names[place], Known(request.shared, kept[place])
+        delta = local_update(
+            study, network, cohorts[site], site=site, start=request.start, known=known
+        )
+        kept[place] = next_state(study, start=request.start, known=known, delta=delta)
+        return delta
+
+    def ask(request: Request) -> list[Vector]:
+        return [train(request, place) for place in request.sites]
+
+    start = initial_parameters(study)
+    return [start, *rounds(plan_of(study), start, as_read(ask, study.file.training.encoding))]
 
 
 def alone(study: Study, site: str, cohort: Cohort) -> list[Vector]:

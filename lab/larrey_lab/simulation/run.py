@@ -1,0 +1,129 @@
+"""One simulation from study and data to figures: engine, rounds, scores of held-out patients."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from larrey_lab.evaluation import Interval, auc, auc_or_too_few, bootstrap_auc
+from larrey_lab.rehearsal import scores
+from larrey_lab.simulation.data import Simulated
+from larrey_lab.simulation.local import Letters, LocalSites
+from larrey_lab.simulation.ray import folder_app, on_ray, require_ray, write_cohorts
+from larrey_lab.simulation.rounds import Ask, Everyone, Present, plan_of, rounds
+from larrey_lab.simulation.study_sites import as_read, site_app
+from larrey_protocol.errors import UsageError
+from larrey_protocol.models import initial_parameters, model_layout, request_layout
+from larrey_protocol.study import Study
+from larrey_strategies.contract import Vector
+
+__all__ = ["Engine", "Outcome", "simulate"]
+
+Engine = Literal["local", "ray"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a simulation found.
+
+    Attributes:
+        auc_by_round: on all held-out patients, the first of round 1.
+        final: the last model's, with its interval over patients.
+        by_site: the last model on each site's own held-out patients; None where too few, and
+            without any where patients were dealt out.
+        model: the last one, flat in layout order.
+        seconds: of the rounds alone.
+    """
+
+    auc_by_round: tuple[float, ...]
+    final: Interval
+    by_site: dict[str, float | None]
+    model: Vector
+    seconds: float
+
+
+def simulate(
+    what: Simulated,
+    *,
+    engine: Engine = "local",
+    present: Present | None = None,
+    progress: Progress = lambda _done, _all: None,
+    cores: int | None = None,
+) -> Outcome:
+    """Return what becomes of a study when all its rounds run on this machine.
+
+    Args:
+        what: study and data.
+        engine: one process, or Flower's simulation on Ray.
+        present: who takes part in a round; everybody by default.
+        progress: told the answers that came and the answers that there will be.
+        cores: of this machine that Ray may use.
+
+    Raises:
+        UsageError: ``app-not-simulated``, ``ray-missing``; of the study's algorithm.
+        Refusal: as the ClientApp's.
+    """
+    study, split = what.study, what.split
+    _require_own_app(study)
+    who = present or Everyone()
+    expected = sum(
+        len(who(number, len(study.weights))) for number in range(1, study.file.training.rounds + 1)
+    )
+    answered = iter(range(1, expected + 1))
+    models: list[Vector] = []
+
+    def play(ask: Ask) -> None:
+        read = as_read(ask, study.file.training.encoding)
+        models.extend(rounds(plan_of(study), initial_parameters(study), read, present=who))
+
+    def done() -> None:
+        progress(next(answered), expected)
+
+    letters = _letters(study)
+    start = time.perf_counter()
+    if engine == "local":
+        play(LocalSites(site_app(split.training.__getitem__), letters, done=done))
+    else:
+        require_ray()
+        with tempfile.TemporaryDirectory(prefix="larrey-simulation-") as folder:
+            write_cohorts(Path(folder), split.training)
+            on_ray(folder_app(Path(folder)), letters, play, done=done, cores=cores)
+    return _judged(what, models, time.perf_counter() - start)
+
+
+def _letters(study: Study) -> Letters:
+    text = study.model_dump_json(by_alias=True)
+    shared = plan_of(study).algorithm.shared
+    incoming = request_layout(study, shared)
+    return Letters(model_layout(study), study.file.site_names, text, incoming)
+
+
+def _judged(what: Simulated, models: list[Vector], seconds: float) -> Outcome:
+    held, names = what.split.held_out, what.study.file.site_names
+    found = [scores(what.study, model, held.features) for model in models]
+    by_site = {}
+    for place, name in enumerate(names):
+        here = held.site == place
+        if here.any():
+            by_site[name] = auc_or_too_few(held.label[here], found[-1][here], held.patient[here])
+    return Outcome(
+        tuple(auc(held.label, score) for score in found),
+        bootstrap_auc(held.label, found[-1], held.patient),
+        by_site,
+        models[-1],
+        seconds,
+    )
+
+
+def _require_own_app(study: Study) -> None:
+    if study.file.training.app:
+        raise UsageError(
+            "app-not-simulated",
+            f"study '{study.name}' names the app '{study.file.training.app}', which sites list",
+            "Simulate a study of a model of the registry.",
+        )
