@@ -1,11 +1,10 @@
 """The aggregation worker: checks updates and turns a round's updates into the next model.
 
 A process of its own (``python -m larrey_server.aggregation``), so that the serving process never
-stalls. Requests and answers are JSON lines on its standard input and output; tensors stay in files.
-It works block by block with `larrey_strategies`, in roster order, so that its memory does not grow
-with the model or the number of sites and its result has the same bits on every run. It reads into
-buffers it reuses (no mapping: mapped pages count as memory), and writes to a new file that takes
-its name only when it is whole and on disk. Encoded updates are decoded stretch by stretch.
+stalls. Requests and answers are JSON lines on its standard input and output; tensors stay in files
+(`larrey_server.tensor_files`). It works stretch by stretch with `larrey_strategies.combining`, in
+roster order, so that its memory does not grow with the model or the number of sites and its result
+has the same bits on every run. Encoded updates are decoded stretch by stretch.
 No torch, no network, no keys.
 """
 
@@ -19,29 +18,28 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from larrey_protocol.encodings import BLOCK, Encoding, decode
-from larrey_protocol.envelope import check_update, read_encoded
-from larrey_protocol.errors import IntegrityError, LarreyError, Refusal
+from larrey_protocol.encodings import Encoding
+from larrey_protocol.envelope import check_update
+from larrey_protocol.errors import LarreyError
 from larrey_protocol.tensors import TensorLayout
 from larrey_protocol.waypoints import reached
-from larrey_strategies.contract import State, Strategy, Vector
-from larrey_strategies.mean import weighted_mean
-from larrey_strategies.registry import make_strategy
+from larrey_server.tensor_files import Output, Stored, Updates, reading, replacing
+from larrey_strategies.algorithm import Algorithm
+from larrey_strategies.combining import settle, stretches
+from larrey_strategies.contract import RoundFacts
+from larrey_strategies.registry import AlgorithmWords, make_algorithm
 
-__all__ = ["Averaging", "average", "from_json", "sync_folder", "to_json"]
+__all__ = ["Averaging", "average", "from_json", "to_json"]
 
-_BLOCK_BYTES = 256 << 10  # all buffers of a few sites fit the second-level cache
-_BUFFERS_BYTES = 16 << 20  # of all sites together
-_ITEM = 4  # bytes of a float32
+_MODEL = ""  # among the names of vectors
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NICENESS = 10  # whoever serves the sites goes first where cores are few
 
@@ -52,215 +50,117 @@ class Averaging:
 
     ``updates`` are (file, weight) in roster order, all in one ``encoding``; weights are
     renormalised over them. ``state`` and ``new_state`` hold what the strategy keeps between rounds,
-    one vector a name; without ``state`` the strategy starts afresh.
+    one vector a name; without ``state`` the strategy starts afresh. Where some of it travels with
+    the model, ``new_request`` is what sites get: the model's tensors, then one vector a name.
     """
 
     layout: TensorLayout
     updates: tuple[tuple[Path, float], ...]
     model: Path
     new_model: Path
-    strategy: str
-    parameters: Mapping[str, float]
+    words: AlgorithmWords
     state: Path | None
     new_state: Path
     encoding: Encoding = "float32"
+    facts: RoundFacts = field(default_factory=RoundFacts)
+    new_request: Path | None = None
 
     @property
     def update_layout(self) -> TensorLayout:
         """Return the layout of each update's file."""
         return replace(self.layout, encoding=self.encoding)
 
+    def request_layout(self, shared: Sequence[str]) -> TensorLayout:
+        """Return the layout of what sites get (`larrey_protocol.models.request_layout`)."""
+        vectors = tuple((f"shared.{name}", (self.layout.size,)) for name in shared)
+        return replace(self.layout, entries=self.layout.entries + vectors)
+
 
 def average(job: Averaging) -> str:
     """Return the digest of the new model file, now durable under its name.
 
-    The state file takes its name before the model, and is not written without state.
+    The state file takes its name first, then what sites get, and the model last; where there are
+    no vectors for it, a file is not written.
 
     Raises:
         IntegrityError: ``file-changed`` if an input has not the size that its layout says.
-        UsageError: as `make_strategy`.
+        UsageError: as `make_algorithm`; ``too-few-sites`` as `settle`.
         OSError: a file cannot be read or written; nothing takes a new name then.
     """
-    strategy = make_strategy(job.strategy, job.parameters)
-    names = tuple(sorted(strategy.init(np.zeros(1, np.float32))))
-    kept = _state_layout(names, job.layout.size)
+    algorithm = make_algorithm(job.words)
     with ExitStack() as stack:
-        sources = _Sources(
-            model=stack.enter_context(_reading(job.model, job.layout)),
-            updates=[stack.enter_context(_reading(p, job.update_layout)) for p, _ in job.updates],
-            state=stack.enter_context(_reading(job.state, kept)) if job.state and names else None,
-            encoded=None if job.encoding == "float32" else job.update_layout,
-        )
-        model = stack.enter_context(_replacing(job.new_model, job.layout))
-        vectors = stack.enter_context(_replacing(job.new_state, kept)) if names else None
-        weights = [weight for _, weight in job.updates]
-        for start, count in _stretches(job.layout.size, len(weights)):
-            block = sources.read(job.layout, kept, start, count)
-            params, state = _step(strategy, block, weights)
-            reached("aggregator.block-summed")
-            model.append(params)
-            if vectors is not None:
-                for index, name in enumerate(names):
-                    vectors.put(state[name], index * job.layout.size + start)
+        inputs = _open_inputs(stack, job, algorithm)
+        model = stack.enter_context(replacing(job.new_model, job.layout))
+        _aggregate(job, algorithm, inputs, model, _open_vectors(stack, job, algorithm))
         return f"sha256:{model.digest.hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """The same stretch of the model, of each update and of the strategy's vectors."""
-
-    params: Vector
-    updates: Sequence[Vector]
-    state: State | None
-    mean: Vector
-    scratch: Vector
+class _Inputs:
+    model: Stored
+    updates: Updates
+    state: Stored | None
 
 
-def _step(strategy: Strategy, block: _Block, weights: Sequence[float]) -> tuple[Vector, State]:
-    mean = weighted_mean(block.updates, weights, out=block.mean, scratch=block.scratch)
-    state = strategy.init(block.params) if block.state is None else block.state
-    return strategy.step(block.params, state, mean)
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """A file that gets vectors of the strategy, one after the other; "" is the model."""
+
+    file: Output
+    names: tuple[str, ...]
 
 
-class _Sources:
-    """Open input files and the buffers they are read into."""
-
-    def __init__(
-        self,
-        model: int,
-        updates: Sequence[int],
-        state: int | None,
-        encoded: TensorLayout | None,
-    ) -> None:
-        self._model, self._updates, self._state = model, updates, state
-        self._encoded = encoded  # layout of the updates; None where they are float32
-        self._buffers: list[NDArray[np.float32]] = []
-
-    def read(self, layout: TensorLayout, kept: TensorLayout, start: int, count: int) -> _Block:
-        """Return ``count`` elements from ``start`` of every file; valid until the next call."""
-        wanted = len(self._updates) + len(kept.entries) + 3
-        if not self._buffers:
-            self._buffers = [np.empty(count, np.float32) for _ in range(wanted)]
-        free = iter([buffer[:count] for buffer in self._buffers])
-        offset = len(layout.header) + start * _ITEM
-        params = _fill(self._model, next(free), offset)
-        if self._encoded is None:
-            updates = [_fill(source, next(free), offset) for source in self._updates]
-        else:
-            updates = [_decoded(s, next(free), self._encoded, start) for s in self._updates]
-        mean, scratch = next(free), next(free)
-        if self._state is None:
-            return _Block(params, updates, None, mean, scratch)
-        state = {}
-        for index, (name, _) in enumerate(kept.entries):
-            place = len(kept.header) + (index * layout.size + start) * _ITEM
-            state[name] = _fill(self._state, next(free), place)
-        return _Block(params, updates, state, mean, scratch)
+def _open_inputs(stack: ExitStack, job: Averaging, algorithm: Algorithm) -> _Inputs:
+    size, names = job.layout.size, _kept(algorithm)
+    files = [stack.enter_context(reading(path, job.update_layout)) for path, _ in job.updates]
+    file = stack.enter_context(reading(job.model, job.layout))
+    model, state = Stored(file, job.layout, (_MODEL,), size), None
+    if job.state and names:
+        kept = _vectors_layout(names, size)
+        state = Stored(stack.enter_context(reading(job.state, kept)), kept, names, size)
+    return _Inputs(model, Updates(files, job.update_layout), state)
 
 
-class _Output:
-    """A tensor file being written; its digest grows with it."""
-
-    def __init__(self, descriptor: int, layout: TensorLayout) -> None:
-        self._descriptor = descriptor
-        self._start = len(layout.header)
-        self.digest = hashlib.sha256(layout.header)
-        self._end = self._start
-        _write(descriptor, memoryview(layout.header), 0)
-
-    def append(self, values: Vector) -> None:
-        """Write the next elements."""
-        data = _bytes(values)
-        self.digest.update(data)
-        _write(self._descriptor, data, self._end)
-        self._end += len(data)
-
-    def put(self, values: Vector, index: int) -> None:
-        """Write elements from ``index``; the digest does not follow."""
-        _write(self._descriptor, _bytes(values), self._start + index * _ITEM)
+def _open_vectors(stack: ExitStack, job: Averaging, algorithm: Algorithm) -> list[_Vectors]:
+    opened, names, shared = [], _kept(algorithm), algorithm.shared
+    if shared and job.new_request:
+        file = stack.enter_context(replacing(job.new_request, job.request_layout(shared)))
+        opened.append(_Vectors(file, (_MODEL, *shared)))
+    if names:
+        layout = _vectors_layout(names, job.layout.size)
+        file = stack.enter_context(replacing(job.new_state, layout))
+        opened.append(_Vectors(file, names))
+    return opened
 
 
-def _stretches(size: int, sites: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, count) of blocks, the first the longest; each begins an encoding's block."""
-    count = min(_BLOCK_BYTES, _BUFFERS_BYTES // max(1, sites)) // _ITEM
-    count = max(BLOCK, count // BLOCK * BLOCK)
-    for start in range(0, size, count):
-        yield start, min(count, size - start)
+def _aggregate(
+    job: Averaging, algorithm: Algorithm, inputs: _Inputs, model: Output, extra: Sequence[_Vectors]
+) -> None:
+    size, weights = job.layout.size, [weight for _, weight in job.updates]
+    read = inputs.updates.read
+    settled = settle(algorithm.aggregator, weights, size, read)
+    longest = next((count for _, count in stretches(size, len(weights))), 0)
+    out, scratch = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    for start, count in stretches(size, len(weights)):
+        aggregate = settled.combine(read, start, out=out[:count], scratch=scratch[:count])
+        params = inputs.model.read(start, count)[_MODEL]
+        state = inputs.state.read(start, count) if inputs.state else algorithm.init(params)
+        params, state = algorithm.step(params, state, aggregate, job.facts)
+        reached("aggregator.block-summed")
+        model.append(params)
+        for vectors in extra:
+            for index, name in enumerate(vectors.names):
+                values = params if name == _MODEL else state[name]
+                vectors.file.put(values, index * size + start)
 
 
-def _state_layout(names: tuple[str, ...], size: int) -> TensorLayout:
+def _kept(algorithm: Algorithm) -> tuple[str, ...]:
+    """Return the names of what the strategy keeps, in the order of the file."""
+    return tuple(sorted(algorithm.init(np.zeros(1, np.float32))))
+
+
+def _vectors_layout(names: Sequence[str], size: int) -> TensorLayout:
     return TensorLayout(tuple((name, (size,)) for name in names))
-
-
-@contextmanager
-def _reading(path: Path, layout: TensorLayout) -> Iterator[int]:
-    """Open a tensor file that has been checked before; look at its size and header again."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        same_size = os.fstat(descriptor).st_size == layout.nbytes
-        if not same_size or os.pread(descriptor, len(layout.header), 0) != layout.header:
-            raise IntegrityError("file-changed", "a tensor file is not what was checked before")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _replacing(path: Path, layout: TensorLayout) -> Iterator[_Output]:
-    """Write a file that appears under its name whole and durable, or not at all."""
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        yield _Output(descriptor, layout)
-        os.fsync(descriptor)
-        reached("aggregator.model-written")
-        part.replace(path)
-        reached("aggregator.model-renamed")
-        sync_folder(path.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fill(descriptor: int, buffer: NDArray[np.float32], offset: int) -> Vector:
-    view, done = buffer.data.cast("B"), 0
-    while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
-        if count == 0:
-            raise IntegrityError("file-changed", "a tensor file became shorter while it was read")
-        done += count
-    return buffer
-
-
-def _decoded(
-    descriptor: int, buffer: NDArray[np.float32], layout: TensorLayout, start: int
-) -> Vector:
-    try:
-        scales, codes = read_encoded(descriptor, layout, start, buffer.size)
-    except Refusal as error:
-        raise IntegrityError("file-changed", "an update became shorter meanwhile") from error
-    return decode(scales, codes, buffer)
-
-
-def _bytes(values: Vector) -> memoryview:
-    return np.ascontiguousarray(values, "<f4").data.cast("B")
-
-
-def _write(descriptor: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], offset + done)
 
 
 def to_json(job: Averaging) -> dict[str, Any]:  # Any: JSON
@@ -271,11 +171,12 @@ def to_json(job: Averaging) -> dict[str, Any]:  # Any: JSON
         "updates": [(str(path), weight) for path, weight in job.updates],
         "model": str(job.model),
         "new_model": str(job.new_model),
-        "strategy": job.strategy,
-        "parameters": dict(job.parameters),
+        "words": asdict(job.words),
         "state": str(job.state) if job.state else None,
         "new_state": str(job.new_state),
         "encoding": job.encoding,
+        "facts": asdict(job.facts),
+        "new_request": str(job.new_request) if job.new_request else None,
     }
 
 
@@ -286,11 +187,12 @@ def from_json(body: Mapping[str, Any]) -> Averaging:  # Any: JSON
         updates=tuple((Path(path), float(weight)) for path, weight in body["updates"]),
         model=Path(body["model"]),
         new_model=Path(body["new_model"]),
-        strategy=body["strategy"],
-        parameters=body["parameters"],
+        words=AlgorithmWords(**body["words"]),
         state=Path(body["state"]) if body["state"] else None,
         new_state=Path(body["new_state"]),
         encoding=body["encoding"],
+        facts=RoundFacts(**body["facts"]),
+        new_request=Path(body["new_request"]) if body["new_request"] else None,
     )
 
 
@@ -317,7 +219,12 @@ def _answer(body: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
         if body["op"] == "check":
             return _check(body)
         job = from_json(body)
-        return {"digest": average(job), "memory": _digest_of(job.new_state)}
+        digest = average(job)
+        return {
+            "digest": digest,
+            "memory": _digest_of(job.new_state),
+            "request": _digest_of(job.new_request) if job.new_request else "",
+        }
     except LarreyError as error:
         return {"code": error.code}
     except OSError as error:
@@ -325,11 +232,11 @@ def _answer(body: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
         return {"code": "disk-full" if full else "aggregation-failed"}
 
 
-def _digest_of(state: Path) -> str:
-    """Return the digest of what the strategy keeps, empty where it keeps nothing."""
-    if not state.is_file():
+def _digest_of(vectors: Path) -> str:
+    """Return the digest of a file of the strategy's vectors, empty where there are none."""
+    if not vectors.is_file():
         return ""
-    with open(state, "rb") as file:
+    with open(vectors, "rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

@@ -32,7 +32,8 @@ _TRIES = 4  # that workers are killed is seldom the request's doing, and never t
 _START_S = 60.0  # a new worker's imports on a busy machine, and one slow fsync
 _LONGEST_WAIT_S = 60.0  # at once; poll(2) takes no more than 24 days
 _BLOCK_BYTES = 1 << 16
-_MOST_VECTORS = 4  # that a strategy keeps; each is read and written
+_MOST_PASSES = 2  # over the updates
+_MOST_VECTORS = 4  # that a strategy keeps; each is read, written and sent
 _SLOWEST_BYTES_PER_S = 4 << 20  # far below any disk that a coordinator should run on
 
 
@@ -48,6 +49,7 @@ class Outcome:
     code: str = ""
     digest: str = ""  # of the new model file
     memory: str = ""  # digest of what the strategy keeps, empty where it keeps nothing
+    request: str = ""  # digest of what sites get in the model's place, empty if nothing else
     norm: float = 0.0  # of a checked update, L2
 
 
@@ -95,7 +97,7 @@ class Aggregator:
 
     def aggregate(self, averaging: Averaging, done: Callable[[Outcome], None]) -> None:
         """Have one round aggregated; never blocks."""
-        files = len(averaging.updates) + 2 + 2 * _MOST_VECTORS
+        files = _MOST_PASSES * len(averaging.updates) + 2 + 3 * _MOST_VECTORS
         self._put(to_json(averaging), files * averaging.layout.nbytes, done)
 
     def stop(self) -> None:

@@ -18,9 +18,9 @@ from larrey_protocol.decisions import Deleted, DeletionReceipt
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.signed import Signed, sign
 from larrey_protocol.study import Study
-from larrey_server.aggregation import sync_folder
 from larrey_server.journal import DocumentRow, Journal
 from larrey_server.spool import Spool
+from larrey_server.tensor_files import sync_folder
 
 __all__ = ["COORDINATOR", "Closer", "keep_receipt"]
 

@@ -16,6 +16,8 @@ from larrey_protocol.study import Study
 from larrey_server.aggregator import Averaging
 from larrey_server.checkpoints import Checkpoints
 from larrey_server.round_values import Metrics, State
+from larrey_strategies.of_study import facts_of
+from larrey_strategies.registry import words_of
 
 __all__ = ["averaging", "mean_metrics"]
 
@@ -36,11 +38,12 @@ def averaging(
         updates=tuple((path(update), weights[site]) for site, update in updates),
         model=checkpoints.model(round_number - 1),
         new_model=checkpoints.model(round_number),
-        strategy=training.strategy,
-        parameters=training.parameters,
+        words=words_of(training),
         state=checkpoints.state(round_number - 1) if round_number > 1 else None,
         new_state=checkpoints.state(round_number),
         encoding=training.encoding,
+        facts=facts_of(study, share=min(1.0, sum(weights[site] for site, _ in updates))),
+        new_request=checkpoints.request(round_number),
     )
 
 

@@ -14,14 +14,14 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-import larrey_server.aggregation as worker
 from larrey_protocol.canonical import digest_bytes
-from larrey_protocol.encodings import BLOCK, Encoding, decode, encode
+from larrey_protocol.encodings import Encoding, decode, encode
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.tensors import TensorLayout, pack
 from larrey_server.aggregation import Averaging, average
 from larrey_server.aggregator import Aggregator, Outcome, patience
-from larrey_strategies.registry import make_strategy
+from larrey_strategies.contract import RoundFacts
+from larrey_strategies.registry import AlgorithmWords, make_algorithm
 from tests.server.peers import until
 
 SIZE = 150_001  # more than two blocks, and no multiple of one
@@ -43,8 +43,7 @@ def job(folder: Path, strategy: str = "fedavg", **parameters: float) -> Averagin
         updates=tuple((path, float(i + 1)) for i, path in enumerate(paths)),
         model=folder / "model-0",
         new_model=folder / "model-1",
-        strategy=strategy,
-        parameters=parameters,
+        words=AlgorithmWords(strategy, parameters),
         state=None,
         new_state=folder / "state-1",
     )
@@ -79,19 +78,18 @@ def test_block_by_block_gives_the_bits_of_the_whole_over_rounds_with_state(tmp_p
         first.updates,
         first.new_model,
         tmp_path / "model-2",
-        "fedadam",
-        {"eta": 0.1},
+        first.words,
         first.new_state,
         tmp_path / "state-2",
     )
     average(second)
-    strategy = make_strategy("fedadam", {"eta": 0.1})
-    params, state = vector(9), strategy.init(vector(9))
+    algorithm = make_algorithm(first.words)
+    params, state = vector(9), algorithm.init(vector(9))
     for _ in range(2):
         mean = vector(0) * np.float32(1 / 6)
         mean += vector(1) * np.float32(2 / 6)
         mean += vector(2) * np.float32(3 / 6)
-        params, state = strategy.step(params, state, mean)
+        params, state = algorithm.step(params, state, mean, RoundFacts())
     assert read(tmp_path / "model-2").tobytes() == params.tobytes()
 
 
@@ -123,13 +121,6 @@ def test_an_update_in_another_encoding_than_the_study_s_is_not_averaged(tmp_path
         average(replace(task, encoding="float16"))
 
 
-def test_a_stretch_begins_with_a_whole_block_however_many_sites_there_are() -> None:
-    for sites in (1, 3, 65, 1000):
-        starts = [start for start, _ in worker._stretches(100_000, sites)]
-        assert starts == sorted(set(starts))
-        assert all(start % BLOCK == 0 for start in starts)
-
-
 def test_an_input_that_changed_since_its_check_is_refused(tmp_path: Path) -> None:
     task = job(tmp_path)
     with (tmp_path / "update-1").open("ab") as file:
@@ -144,11 +135,6 @@ def test_a_failed_aggregation_leaves_no_half_written_file(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError):
         average(task)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model-0", "update-0", "update-1"]
-
-
-def test_buffers_stay_bounded_with_many_sites() -> None:
-    _, count = next(worker._stretches(10_000_000, 1000))
-    assert 1000 * count * 4 <= 16 << 20
 
 
 @pytest.fixture
