@@ -67,6 +67,7 @@ class SiteMetrics:
         info.labels(node_version()).set(1)
         self._down: set[str] = set()
         self._doing: dict[int, str] = {}  # by thread, what it does beside nothing
+        self._lock = threading.Lock()
         self._expiries: dict[str, float] = {}
         self.enter("idle")
 
@@ -82,13 +83,13 @@ class SiteMetrics:
 
     def enter(self, state: str) -> None:
         """Say what this thread is doing now; the node is idle while none does anything."""
-        doing = self._doing
-        doing.pop(threading.get_ident(), None)
-        if state != "idle":
-            doing[threading.get_ident()] = state
-        now = set(doing.values()) or {"idle"}
-        for name in STATES:
-            self._states.labels(name).set(name in now)
+        with self._lock:
+            self._doing.pop(threading.get_ident(), None)
+            if state != "idle":
+                self._doing[threading.get_ident()] = state
+            now = set(self._doing.values()) or {"idle"}
+            for name in STATES:
+                self._states.labels(name).set(name in now)
 
     def count_bytes(self, sent: int, received: int) -> None:
         """Add bytes that crossed the border."""

@@ -1,7 +1,7 @@
 """`larrey-site run`: put the parts of a node together, say when it is ready, end it cleanly.
 
 One process, one ledger, one trainer, one trail and one log of what left, whatever the number of
-memberships; each has a connection and two threads of its own.
+memberships; each has a connection and a few threads of its own.
 """
 
 from __future__ import annotations
