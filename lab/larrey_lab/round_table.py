@@ -114,6 +114,7 @@ def _effect(before: State, after: State) -> str:
         ("the pause is taken back", is_running and is_still and is_free),
         ("the pause is that person's now", after.stop_by > before.stop_by and is_paused),
         ("more time", after.extended_s > before.extended_s),
+        ("the next attempt waits", after.opens_not_before > before.opens_not_before),
     )
     return ", ".join(text for text, holds in found if holds)
 
@@ -150,6 +151,10 @@ def _while_gathering() -> Iterator[_Case]:
     yield _Case(state, SiteStopped(_NOW, "b", "x"), "enough sites are left for good")
     yield _Case(state, SiteStopped(_NOW, "a", "x"), "too few are left, or a required one went")
     yield _Case(state, _order("extend", "60"))
+    held = replace(_play(state, SiteUp(0.0, "b")), status="gathering", asked={}, pending=())
+    held = replace(held, opens_not_before=_NOW)
+    yield _Case(held, Ticked(_NOW), "the pause after refusals is over")
+    yield _Case(replace(held, opens_not_before=9.0), _order("retry"), "the next attempt waits")
 
 
 def _while_open() -> Iterator[_Case]:
@@ -172,6 +177,8 @@ def _while_open() -> Iterator[_Case]:
     yield _Case(_play(state, _order("pause")), Ticked(late), "the same, a pause was ordered")
     yield _Case(gone, SiteStopped(_NOW, "c", "x"), "too few are left for good")
     yield _Case(state, _reply(state, "a", "not-held"), "too few are left for good")
+    refused = _play(state, _reply(state, "a", "x"), _reply(state, "b"))
+    yield _Case(refused, _reply(refused, "c"), "it was the last one, a required one refused")
     yield _Case(out, _order("exclude", "c"), "too few sites are not excluded")
     yield _Case(
         _play(out, _order("pause")), _order("exclude", "c"), "the same, a pause was ordered"

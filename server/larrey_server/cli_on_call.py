@@ -26,7 +26,13 @@ def add(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     exclude.add_argument("study", help=STUDY)
     exclude.add_argument("site", help="name of the site")
     exclude.add_argument("--reason", required=True, help="one line, for the record", metavar="TEXT")
-    include = online(verbs, "include", "undo exclude", _include, "larrey study include heart beta")
+    include = online(
+        verbs,
+        "include",
+        "undo exclude, or ask a site again that declined or is left out as too slow",
+        _include,
+        "larrey study include heart beta",
+    )
     include.add_argument("study", help=STUDY)
     include.add_argument("site", help="name of the site")
     extend = online(

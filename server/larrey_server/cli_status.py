@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-__all__ = ["clock", "describe", "missing", "remark", "stopped"]
+__all__ = ["clock", "describe", "missing", "pausing", "remark", "stopped"]
 
 Facts = dict[str, Any]  # Any: JSON
 
@@ -22,6 +22,7 @@ def describe(status: Facts) -> str:
         parts.append(f"round {status['round']}/{status['rounds']}")
     parts += [str(status[name]) for name in ("outcome", "reason") if status.get(name)]
     parts.append(stopped(status))
+    parts.append(pausing(status))
     if status.get("missing"):
         parts.append(_present(status))
         parts += [f"\n  {line}" for line in missing(status)]
@@ -44,12 +45,24 @@ def stopped(status: Facts) -> str:
     return f"{status['stop']} ordered{by}{f' ({code})' if code else ''} on {at:%Y-%m-%d %H:%M}"
 
 
+def pausing(status: Facts) -> str:
+    """Return when the next attempt opens after refusals, and whose; empty while none waits."""
+    if not status.get("next_attempt_at"):
+        return ""
+    at = dt.datetime.fromtimestamp(status["next_attempt_at"], dt.UTC)
+    whose = ", ".join(f"{site} refused ({code})" for site, code in status["refusals"].items())
+    return (
+        f"round {status['round']} begins again at {at:%H:%M:%S} UTC, since {whose};"
+        f" at once: larrey study retry {status['name']}"
+    )
+
+
 def remark(status: Facts) -> str:
     """Return in a few words what a person should know of a study: who stopped it, who is missing.
 
     The next step follows where there is one.
     """
-    said = stopped(status)
+    said = stopped(status) or pausing(status)
     if not said and status.get("missing"):
         said = f"waits for sites; missing: {', '.join(one['site'] for one in status['missing'])}"
     return f"{said}; next: {status['next_step']}" if status.get("next_step") else said

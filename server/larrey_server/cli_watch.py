@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from larrey_server.cli_status import clock, describe, missing, stopped
+from larrey_server.cli_status import clock, describe, missing, pausing, stopped
 
 __all__ = ["follow", "lines"]
 
@@ -76,6 +76,8 @@ def _said(event: Facts) -> str:
 
 def _gathering(event: Facts) -> str:
     status = event["status"]
+    if said := pausing(status):
+        return said
     waits = "; ".join(missing(status)) or "all are there"
     return f"round {event['round']} waits for {status['quorum']} sites: {waits}"
 
@@ -113,6 +115,14 @@ def _extended(event: Facts) -> str:
 
 def _late(event: Facts) -> str:
     return f"{event['site']} answered round {event['round']} too late; that is not applied"
+
+
+def _overdue(event: Facts) -> str:
+    site, name = event["site"], event["status"]["name"]
+    said = f"{site} needs more time than a round may take: what it trained cost epsilon for nothing"
+    if event["is_left_out"]:
+        said += ", again; it is not asked while the others are a quorum"
+    return f"{said}; next: larrey study extend {name} SECONDS, or exclude {name} {site}"
 
 
 def _by_order(event: Facts) -> str:
@@ -169,6 +179,7 @@ _SAID: Mapping[str, Callable[[Facts], str]] = {
     "site-excluded": _excluded,
     "site-included": _included,
     "site-joined": lambda event: f"{event['site']} takes part from the next round on",
+    "site-overdue": _overdue,
     "site-stopped": lambda event: f"{event['site']} takes no further part: {event['code']}",
     "site-window": _window,
     "study-ended": lambda event: "  ".join(

@@ -10,7 +10,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from larrey_protocol.canonical import short
@@ -22,8 +22,11 @@ from larrey_protocol.waypoints import reached
 from larrey_server.closing import COORDINATOR, Closer
 from larrey_server.journal import StudyRow
 from larrey_server.lineage import descendants, models_with
+from larrey_server.on_call import unheeded
 from larrey_server.orders import OrderBook, Present, require_sensible
+from larrey_server.round_cells import MAY_RETURN
 from larrey_server.studies import Answers
+from larrey_server.transitions import decisions
 
 if TYPE_CHECKING:
     from larrey_server.conductor import Conductor
@@ -37,6 +40,7 @@ _ORDERED_EVENTS = {
     "site-excluded": "exclude",
     "site-included": "include",
 }
+_INCLUDABLE = MAY_RETURN | {"too-slow"}
 _PATIENCE_S = 5.0  # until a study has taken an order; a longer aggregation does not hold the caller
 
 Facts = dict[str, Any]  # Any: JSON
@@ -47,6 +51,7 @@ class Commander:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
+        self._halting: set[str] = set()  # halted without an order, since when nobody resumed them
         self._turn = threading.Lock()  # orders are carried out as they are numbered
         book, journal = coordinator.book, coordinator.journal
         self.orders = OrderBook(journal, lambda: (book.consortium, book.roster()))
@@ -101,8 +106,11 @@ class Commander:
         """
         conductor = self._coordinator.conductor(digest)
         status = conductor.status() if conductor is not None else {}
-        if conductor is None or status["stop"] == "halt" or status["stalled"]:
-            return  # one that stalled can do nothing now; whoever asks, asks again
+        if conductor is None or status["stop"] == "halt" or digest in self._halting:
+            return
+        if self._coordinator.storage.fault:  # nothing can be put on record
+            return  # whoever asks, asks again
+        self._halting.add(digest)
         self._coordinator.book.note(COORDINATOR, code, digest)
         conductor.order("halt", 0, by=COORDINATOR, on=time.time(), code=code)
         logger.warning("study halted study=%s code=%s", short(digest), code)
@@ -113,12 +121,12 @@ class Commander:
             return
         kept = self._coordinator.journal.snapshot(row.digest) or {}
         self._coordinator.metrics.study_stopped(row.name, str(kept.get("stop", "")))
-        for given in self.orders.of(row.digest):
-            if given.order.number > int(kept.get("order", 0)):
-                try:
-                    self._carry_out(given.order, given.key)
-                except Refusal as error:
-                    logger.warning("not carried out study=%s %s", short(row.digest), error)
+        keys = {given.order.number: given.key for given in self.orders.of(row.digest)}
+        for order in unheeded((one.order for one in self.orders.of(row.digest)), kept):
+            try:
+                self._carry_out(order, keys[order.number])
+            except Refusal as error:
+                logger.warning("not carried out study=%s %s", short(row.digest), error)
         conductor = self._coordinator.conductor(row.digest)
         for site, code in self._coordinator.book.answers(row.digest).refused.items():
             if conductor is not None and code == "approval-revoked":
@@ -135,14 +143,17 @@ class Commander:
         """Let the sites whose approval counts by now take part in a running study.
 
         From its next round on. A site that was withdrawn, or took its word back, stays out; one
-        whose membership ended comes back when it is a member again and its approval counts anew.
+        whose membership ended comes back when it is a member again and its approval counts anew,
+        one that declined a request when it approved after that.
         """
         conductor, book = self._coordinator.conductor(digest), self._coordinator.book
+        journal = self._coordinator.journal
         given = [one.order for one in self.orders.of(digest)]
         if conductor is None or all(order.verb != "launch" for order in given):
             return
         withdrawn = {order.subject for order in given if order.verb == "withdraw"}
-        late = _may_join(conductor.status()) & set(book.answers(digest).approved) - withdrawn
+        may = _may_join(conductor.status(), decisions(journal, digest))
+        late = may & set(book.answers(digest).approved) - withdrawn
         for site in late:
             join = functools.partial(conductor.site_joined, site)
             self._coordinator.presence.introduce(conductor, (site,), join)
@@ -252,6 +263,8 @@ class Commander:
             stop_code=str(status["stop_code"]),
             excluded=_sites_that_are(status, "excluded"),
             out=_sites_that_are(status, "declined"),
+            includable=tuple(one["site"] for one in status["sites"] if one["code"] in _INCLUDABLE),
+            is_pausing=status["next_attempt_at"] is not None,
         )
 
     def _launchable(self, row: StudyRow, key: str, present: Present) -> tuple[str, ...]:
@@ -296,6 +309,7 @@ class Commander:
         coordinator, study = self._coordinator, order.study
         logger.info("order study=%s verb=%s by=%s", short(study), order.verb, order.person)
         row, conductor = coordinator.book.find(study), coordinator.conductor(study)
+        self._halting.discard(study)
         match order.verb:
             case "launch":
                 sites = self._launchable(row, key, self._present(study))
@@ -329,13 +343,19 @@ def _sites_that_are(status: Facts, *states: str) -> tuple[str, ...]:
     return tuple(one["site"] for one in status["sites"] if one["state"] in states)
 
 
-def _may_join(status: Facts) -> set[str]:
+def _may_join(status: Facts, decisions: Mapping[str, str]) -> set[str]:
     """Return the sites that are out of a study for no reason that lasts."""
     return {
         one["site"]
         for one in status["sites"]
-        if one["state"] in {"not-joined", "excluded"} or one["code"] == "membership-ended"
+        if one["state"] in {"not-joined", "excluded"}
+        or one["code"] == "membership-ended"
+        or (_has_declined(one) and one["declined_under"] != decisions.get(one["site"]))
     }
+
+
+def _has_declined(site: Facts) -> bool:
+    return bool(site["declined_under"]) and site["code"] in MAY_RETURN
 
 
 def _others(answers: Answers) -> str:

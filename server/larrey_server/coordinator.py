@@ -39,7 +39,8 @@ from larrey_server.lawbook import LawBook
 from larrey_server.membership import Authority, Membership
 from larrey_server.metrics import Metrics
 from larrey_server.registry import Registry, public_key
-from larrey_server.round_values import plan_of, restore
+from larrey_server.round_snapshots import restore
+from larrey_server.round_values import plan_of
 from larrey_server.rounds import begin
 from larrey_server.seal import Seal
 from larrey_server.settings import CoordinatorSettings
@@ -321,8 +322,7 @@ class Coordinator:
     def _halt_lapsed(self) -> None:
         """Halt the running studies that permit and roster do not carry any more."""
         for digest in tuple(self._running):
-            reason = self.book.lapsed(digest)
-            if reason is not None:
+            if reason := self.book.lapsed(digest):
                 self.halt(digest, reason[0])
 
     def _join_late(self) -> None:
@@ -366,7 +366,7 @@ class Coordinator:
     def conductor(self, digest: str) -> Conductor | None:
         """Return who conducts a running study, None where it does not run."""
         with self._lock:
-            return self._running[digest][0] if digest in self._running else None
+            return self._running.get(digest, (None, None))[0]
 
     def _conductors(self) -> list[Conductor]:
         with self._lock:

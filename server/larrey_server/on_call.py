@@ -7,7 +7,8 @@ give them. Pure.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from larrey_protocol.decisions import Order
 from larrey_protocol.errors import Refusal
@@ -16,7 +17,7 @@ from larrey_server.round_opening import QUORUM_STOPS
 if TYPE_CHECKING:
     from larrey_server.orders import Present
 
-__all__ = ["ON_CALL", "require_on_call", "seconds_of"]
+__all__ = ["ON_CALL", "require_on_call", "seconds_of", "unheeded"]
 
 ON_CALL = frozenset({"exclude", "include", "extend", "retry"})
 _MOST_S = 7 * 86400  # as long as any round may take: `Rounds.deadline_s`
@@ -42,8 +43,8 @@ def require_on_call(order: Order, present: Present) -> None:
             _require_excludable(order, present)
         case "include" if order.subject not in present.sites:
             raise _not_invited(order.subject, present)
-        case "include" if order.subject not in present.excluded:
-            raise Refusal("not-excluded", f"{order.subject} is not excluded from {present.name}")
+        case "include" if order.subject not in {*present.excluded, *present.includable}:
+            raise _not_excluded(order.subject, present)
         case "extend":
             _require_extendable(order, present)
         case "retry":
@@ -94,9 +95,12 @@ def _require_extendable(order: Order, present: Present) -> None:
 
 
 def _require_retryable(present: Present) -> None:
-    """Refuse unless a round is open or the study paused itself; a person's stop is resumed."""
+    """Refuse unless a round is open, or the next attempt waits, or the study paused itself.
+
+    A person's stop is resumed.
+    """
     paused_itself = present.status == "paused" and present.stop_code in QUORUM_STOPS
-    if present.status in {"open", "closing"} or paused_itself:
+    if present.status in {"open", "closing"} or paused_itself or present.is_pausing:
         return
     step = "resume" if present.status in {"paused", "halted"} else "watch"
     raise Refusal(
@@ -104,6 +108,42 @@ def _require_retryable(present: Present) -> None:
         f"study {present.name} has no open round, it is {present.status}",
         f"Use: larrey study {step} {present.name}",
     )
+
+
+def unheeded(orders: Iterable[Order], kept: Mapping[str, Any]) -> tuple[Order, ...]:  # Any: JSON
+    """Return the orders that a study's state does not show, oldest first.
+
+    These are all after the newest that it heard of, and of the others what holds of a site until
+    it is undone: a halt may have overtaken it before a kill.
+
+    Args:
+        orders: about the study, oldest first.
+        kept: the study's `larrey_server.round_snapshots.snapshot`, empty before the launch.
+    """
+    heard, found = int(kept.get("order", 0)), dict[int, Order]()
+    excluded: Collection[str] = kept.get("excluded", {})
+    gone: Collection[str] = kept.get("stopped", {})
+    last: dict[tuple[str, bool], Order] = {}
+    for order in orders:
+        if order.number > heard:
+            found[order.number] = order
+        elif order.verb in {"exclude", "include", "withdraw"}:
+            last[order.subject, order.verb == "withdraw"] = order
+    for order in last.values():
+        shown = gone if order.verb == "withdraw" else excluded
+        if (order.subject in shown) == (order.verb == "include"):
+            found[order.number] = order
+    return tuple(found[number] for number in sorted(found))
+
+
+def _not_excluded(site: str, present: Present) -> Refusal:
+    if site in present.out:
+        return Refusal(
+            "not-excluded",
+            f"{site} takes no further part in {present.name}: it revoked, left or was withdrawn",
+            "Propose a further version: larrey study amend study.toml",
+        )
+    return Refusal("not-excluded", f"{site} is not excluded from {present.name}")
 
 
 def _not_invited(site: str, present: Present) -> Refusal:

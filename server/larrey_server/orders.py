@@ -48,6 +48,8 @@ class Present:
         stop_code: why it stands without an order.
         excluded: sites that an order excluded.
         out: sites that take no further part for good.
+        includable: sites that are left out, or declined, and that an order could bring back.
+        is_pausing: whether the next attempt waits after refusals.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Present:
     stop_code: str = ""
     excluded: tuple[str, ...] = ()
     out: tuple[str, ...] = ()
+    includable: tuple[str, ...] = ()
+    is_pausing: bool = False
 
     def has(self, verb: str) -> bool:
         """Return whether such an order was given."""

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_server.round_values import Cell, Outcome, Reply, State
 
 __all__ = [
+    "MAY_RETURN",
     "OUTSIDE",
+    "TOO_OFTEN",
     "abandoned",
     "answered",
     "cells_of",
     "has_quorum",
     "is_hopeless",
+    "is_too_slow",
     "members",
+    "refusals",
     "unapplied",
     "updates",
 ]
 
 OUTSIDE = "outside-window"  # the code of a site that was asked at the wrong hour
+MAY_RETURN = STANDING_REFUSALS - {"approval-revoked"}  # a person may ask again after these
+TOO_OFTEN = 2  # rounds in a row of which a site used up all the time
 
 
 def members(state: State) -> tuple[str, ...]:
@@ -42,6 +49,21 @@ def is_hopeless(state: State) -> bool:
     phase = state.plan.phases[state.phase]
     asked = {*state.pending, *(reply.site for reply in state.replies if reply.phase == phase)}
     return not has_quorum(state, tuple(site for site in members(state) if site in asked))
+
+
+def refusals(state: State) -> dict[str, str]:
+    """Return the codes of the present phase where everybody answered it, else nothing."""
+    phase = state.plan.phases[state.phase]
+    if state.pending:
+        return {}
+    return {
+        reply.site: reply.code for reply in state.replies if reply.phase == phase and reply.code
+    }
+
+
+def is_too_slow(state: State, site: str) -> bool:
+    """Return whether a site trains for nothing: no round lasts as long as it takes."""
+    return state.overdue.get(site, 0) >= TOO_OFTEN
 
 
 def has_quorum(state: State, sites: tuple[str, ...]) -> bool:
@@ -118,4 +140,6 @@ def _why_not(state: State, at: float, site: str, told: str) -> tuple[Outcome, st
         return "late", ""
     if state.windows.get(site, 0.0) > at:
         return "waiting", OUTSIDE
+    if is_too_slow(state, site):
+        return "absent", "too-slow"
     return "absent", "not-asked"  # it came when the attempt was under way

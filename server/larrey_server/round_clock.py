@@ -8,7 +8,13 @@ which a site outside its training window gets when the window opens.
 Who was late gets twice the time it had, until that is all there is. A site that used up even that
 is asked as before, but waited for only a twentieth of the deadline longer than the slowest of the
 others, then half of that, and so on, until it answers or connects anew: a hung site does not make
-every round last to its deadline.
+every round last to its deadline. After two such rounds in a row it is not asked while the others
+are a quorum, since its training would cost epsilon for nothing, until a person extends a round or
+includes it, it connects anew, or an answer that comes late proves that it needs less than the
+deadline.
+
+After an attempt that sites' passing refusals made fall below quorum the next one waits: a spare
+attempt is for what may be over by then.
 """
 
 from __future__ import annotations
@@ -18,17 +24,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from larrey_server.round_cells import members
-from larrey_server.round_values import Reply, State
+from larrey_server.round_values import AnsweredLate, Plan, Reply, State
 
 __all__ = [
     "allowance",
     "deadline",
     "due",
+    "forgiven",
+    "heard_late",
     "is_awaited",
     "is_outside",
     "learned",
     "learned_late",
     "next_wake",
+    "pause",
 ]
 
 _KEPT = 20  # answers of a site that tell its pace
@@ -36,6 +45,8 @@ _QUANTILE = 0.9
 _LATE_ENTRIES = _KEPT // 10 + 1  # so many of them move the quantile, however long the history
 _NEARLY = 0.9  # of a time, to forgive a site that was asked a moment after the others
 _SLACK = 1 / 20  # of the deadline, on top of what a site usually takes
+_FIRST_PAUSE_S = 2.0  # after an attempt that refusals made fall; each is four times the one before
+_LONGEST_PAUSE = 1 / 10  # of the deadline
 
 
 def deadline(state: State) -> float:
@@ -84,7 +95,8 @@ def is_awaited(state: State, site: str, at: float) -> bool:
 def next_wake(state: State, at: float) -> float | None:
     """Return when `Ticked` is due next, None while only other events matter."""
     if state.status == "gathering":
-        return min((until for until in _windows(state, members(state)) if until > at), default=None)
+        waits = [state.opens_not_before, *_windows(state, members(state))]
+        return min((until for until in waits if until > at), default=None)
     if state.status != "open":
         return None
     dues = [until for site in state.pending if (until := due(state, site)) is not None]
@@ -93,10 +105,23 @@ def next_wake(state: State, at: float) -> float | None:
     return min([deadline(state), *(until for until in waits if until > at)])
 
 
+def pause(plan: Plan, failures: int) -> float:
+    """Return for how many seconds nothing is asked after so many attempts that refusals ended."""
+    grown = _FIRST_PAUSE_S * 4.0 ** min(failures - 1, 9)  # by then longer than any deadline
+    return min(grown, plan.deadline_s * _LONGEST_PAUSE)
+
+
+def heard_late(state: State, event: AnsweredLate) -> State:
+    """Return the state after an answer too late to count, whose site may be no slower than that."""
+    number, since = state.last_asked.get(event.site, (0, 0.0))
+    if event.round != number or event.at - since >= state.plan.deadline_s:
+        return state
+    return forgiven(state, event.site)
+
+
 def learned(state: State, reply: Reply) -> State:
     """Return the state after an answer; one that may have been stored says nothing of a pace."""
-    overdue = {site: count for site, count in state.overdue.items() if site != reply.site}
-    state = replace(state, overdue=overdue)
+    state = forgiven(state, reply.site)
     if reply.code or state.is_repeat:
         return state
     return _entered(state, reply.site, [(reply.work_s, reply.transfer_s)])
@@ -113,11 +138,20 @@ def learned_late(state: State, at: float) -> State:
             continue
         if site in state.overdue or waited >= _NEARLY * whole:
             count = state.overdue.get(site, 0) + 1
-            state = replace(state, overdue={**state.overdue, site: count})
+            asked = {**state.last_asked, site: (state.round, state.asked[site])}
+            overdue = {**state.overdue, site: count}
+            state = replace(state, overdue=overdue, last_asked=asked)
         elif _history(state, site):
             twice = min(2 * had, state.plan.deadline_s)
             state = _entered(state, site, [(twice, 0.0)] * _LATE_ENTRIES)
     return state
+
+
+def forgiven(state: State, site: str) -> State:
+    """Return the state in which a site did not use up the time of any round."""
+    overdue = {name: count for name, count in state.overdue.items() if name != site}
+    asked = {name: when for name, when in state.last_asked.items() if name != site}
+    return replace(state, overdue=overdue, last_asked=asked)
 
 
 def _slowest(state: State) -> float:

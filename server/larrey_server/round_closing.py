@@ -3,7 +3,8 @@
 A phase closes when everybody answered or its deadline passed; before that, when quorum and all
 required sites answered and none of the others is worth waiting for (`round_clock.is_awaited`), or
 when so many went for good or were excluded that quorum cannot be reached any more.
-Below quorum the round is repeated with a spare attempt; without one the study pauses itself.
+Below quorum the round is repeated with a spare attempt; without one the study pauses itself. Where
+everybody answered, the spare attempt waits for a moment, a longer one each time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from larrey_server.round_cells import (
     has_quorum,
     is_hopeless,
     members,
+    refusals,
     unapplied,
     updates,
 )
@@ -26,6 +28,7 @@ from larrey_server.round_opening import (
     Step,
     call,
     gather,
+    held_back,
     next_attempt,
     open_attempt,
     paused_itself,
@@ -83,12 +86,12 @@ def _next_phase(state: State, at: float) -> Step:
 
 def _repeat(state: State, at: float) -> Step:
     """Spend a spare attempt on the same round, or pause; nothing where persons left too few."""
-    cells = unapplied(cells_of(state, at))
+    cells, codes = unapplied(cells_of(state, at)), refusals(state)
     if is_hopeless(state):  # nobody was late for it
         cells = abandoned(state, at, "round-not-applied")
     state = next_attempt(state)
     if has_quorum(state, members(state)) and not state.spares_left:
         state = paused_itself(state, "below-quorum")
     elif has_quorum(state, members(state)):
-        state = replace(state, spares_left=state.spares_left - 1)
+        state = held_back(replace(state, spares_left=state.spares_left - 1), codes, at)
     return open_attempt(state, at, cells)

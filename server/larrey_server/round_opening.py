@@ -2,26 +2,30 @@
 
 An attempt opens when at least ``quorum`` sites and all ``required`` ones are connected and inside
 their training windows. Until then the study gathers: nothing is sent and no spare attempt is used.
-Where too few sites are left for good, the study pauses itself; people can still act.
+Where too few sites are left for good, the study pauses itself; people can still act. A site that is
+too slow for any round is asked only where the others that are there are no quorum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from larrey_server.round_cells import has_quorum, members
-from larrey_server.round_clock import is_outside
+from larrey_server.round_cells import has_quorum, is_too_slow, members
+from larrey_server.round_clock import is_outside, pause
 from larrey_server.round_values import Action, Cell, Commit, Send, State
 
 __all__ = [
     "QUORUM_STOPS",
     "Missing",
     "Step",
+    "afresh",
     "call",
     "durable",
     "end",
     "gather",
+    "held_back",
     "missing",
     "next_attempt",
     "open_attempt",
@@ -77,9 +81,14 @@ def gather(state: State, at: float) -> Step:
     if len(lasting) < state.plan.quorum or gone:
         return paused_itself(state, "too-few-sites"), (Commit(),)
     away = {one.site for one in missing(state, at)}
-    if not has_quorum(state, tuple(site for site in members(state) if site not in away)):
+    there = tuple(site for site in members(state) if site not in away)
+    if at < state.opens_not_before or not has_quorum(state, there):
         return state, ()
-    return call(replace(state, status="open", opened_at=at, pending=members(state)), at)
+    pending = tuple(site for site in members(state) if not is_too_slow(state, site))
+    if not has_quorum(state, tuple(site for site in there if site in pending)):
+        pending = members(state)
+    state = replace(state, opens_not_before=0.0, refusals={})
+    return call(replace(state, status="open", opened_at=at, pending=pending), at)
 
 
 def call(state: State, at: float) -> Step:
@@ -98,6 +107,20 @@ def paused_itself(state: State, code: str) -> State:
     if state.stop:
         return replace(state, status="paused")
     return replace(state, status="paused", stop="pause", stop_code=code)
+
+
+def held_back(state: State, codes: Mapping[str, str], at: float) -> State:
+    """Return the state whose next attempt waits, where sites' passing refusals ended the last."""
+    if not codes:
+        return state
+    failures = state.failures + 1
+    opens = at + pause(state.plan, failures)
+    return replace(state, failures=failures, refusals=dict(codes), opens_not_before=opens)
+
+
+def afresh(state: State) -> State:
+    """Return the state that waits for no pause, and whose next one is the shortest."""
+    return replace(state, failures=0, refusals={}, opens_not_before=0.0)
 
 
 def next_attempt(state: State) -> State:

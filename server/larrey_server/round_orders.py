@@ -3,6 +3,7 @@
     open, closing ── pause ──▶ the round is finished ──▶ paused ── resume ──▶ the next round
     open, closing ── halt ──▶ halted, the attempt abandoned ── resume ──▶ a further attempt
     open, closing ── retry ──▶ a further attempt at once; also out of a pause for want of quorum
+    gathering after refusals ── retry ──▶ the next attempt at once
 
 None of them costs a spare attempt. Orders on call (exclude, include, extend, retry) are noted with
 their number even where they change nothing, so that a restart does not give them again.
@@ -14,12 +15,14 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from larrey_server.round_cells import abandoned, is_hopeless
+from larrey_server.round_cells import MAY_RETURN, abandoned, is_hopeless, is_too_slow, members
+from larrey_server.round_clock import forgiven
 from larrey_server.round_closing import cancels, settle
 from larrey_server.round_keys import task_key
 from larrey_server.round_opening import (
     QUORUM_STOPS,
     Step,
+    afresh,
     durable,
     end,
     next_attempt,
@@ -97,7 +100,7 @@ def _stop(state: State, event: Ordered) -> Step:
             return replace(now, stop="halt", status="halted"), (Commit(),)
         case "resume" if state.stop and not 0 < event.number < state.order:  # else overtaken
             now = replace(now, stop="", stop_by="", stop_on=0.0, stop_code="")
-            return (now, (Commit(),)) if is_running else open_attempt(now, event.at)
+            return (now, (Commit(),)) if is_running else open_attempt(afresh(now), event.at)
         case "close":
             outcome: Literal["PARTIAL", "FAILED"] = "PARTIAL" if state.applied else "FAILED"
             cells = abandoned(state, event.at, "study-halted")
@@ -121,12 +124,12 @@ def _on_call(state: State, event: Ordered) -> Step:
     match event.verb:
         case "exclude" if site in state.plan.invited and site not in state.excluded:
             return _excluded(state, event)
-        case "include" if site in state.excluded:
-            excluded = {name: why for name, why in state.excluded.items() if name != site}
-            return settle(replace(state, excluded=excluded), at)
+        case "include":
+            return _included(state, site, at)
         case "extend" if state.status in {"gathering", "open"}:
             extended = min(state.extended_s + _seconds(event.subject), _LONGEST_S)
-            state = replace(state, extended_s=extended, overdue={})  # it is for whoever is slow
+            pending = _with_the_slow(state)
+            state = replace(state, extended_s=extended, overdue={}, last_asked={}, pending=pending)
             return settle(state, at)
         case "retry":
             return _again(state, at)
@@ -144,20 +147,41 @@ def _excluded(state: State, event: Ordered) -> Step:
     return _without(state, site, at)
 
 
+def _included(state: State, site: str, at: float) -> Step:
+    """Let a site take part again from the next opening on, unless it or the consortium went."""
+    excluded = {name: why for name, why in state.excluded.items() if name != site}
+    stopped = {
+        name: code for name, code in state.stopped.items() if name != site or code not in MAY_RETURN
+    }
+    state = forgiven(state, site) if is_too_slow(state, site) else state
+    return settle(replace(state, excluded=excluded, stopped=stopped), at)
+
+
+def _with_the_slow(state: State) -> tuple[str, ...]:
+    """Return who owes an answer where the open attempt has more time, in roster order."""
+    if state.status != "open" or state.phase > 0:
+        return state.pending
+    told = {reply.site for reply in state.replies}
+    slow = {site for site in members(state) if is_too_slow(state, site) and site not in told}
+    return tuple(site for site in state.joined if site in {*state.pending, *slow})
+
+
 def _again(state: State, at: float) -> Step:
     """Repeat the open attempt, or open one more where the study paused for want of quorum."""
     if state.status in {"open", "closing"}:
         return _repeated(state, at, "round-retried")
     if state.status == "paused" and state.stop_code in QUORUM_STOPS:
         state = replace(state, stop="", stop_by="", stop_on=0.0, stop_code="")
-        return open_attempt(state, at)
+        return open_attempt(afresh(state), at)
+    if state.status == "gathering" and at < state.opens_not_before:
+        return open_attempt(afresh(state), at)
     return state, ()
 
 
 def _repeated(state: State, at: float, code: str) -> Step:
     """Open a further attempt of the same round, or gather for it; it is no spare one."""
     cells, taken_back = abandoned(state, at, code), cancels(state)
-    state, actions = open_attempt(next_attempt(state), at, cells)
+    state, actions = open_attempt(next_attempt(afresh(state)), at, cells)
     return state, (*actions[:1], *taken_back, *actions[1:])
 
 

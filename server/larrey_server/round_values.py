@@ -6,8 +6,8 @@ Times are seconds of one monotonic clock; a restart begins a new clock and says 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
 from larrey_protocol.study import Study
 
@@ -15,6 +15,7 @@ __all__ = [
     "Action",
     "Aggregate",
     "Aggregated",
+    "AnsweredLate",
     "Cancel",
     "Cell",
     "Commit",
@@ -39,8 +40,6 @@ __all__ = [
     "TaskKey",
     "Ticked",
     "plan_of",
-    "restore",
-    "snapshot",
 ]
 
 Outcome: TypeAlias = Literal[
@@ -186,12 +185,18 @@ class State:
         order: number of the newest order that was heard.
         pace: what each site took for its last answers, by site and phase.
         overdue: sites that used up all the time that a round may take, and how often in a row.
+        last_asked: of these, for which round and when they were asked last.
         excluded: sites that a person left out until further notice, with the reason.
         windows: sites outside their training window, and when it opens.
         asked: when each site got the last request of this attempt.
         extended_s: seconds that persons added to the open attempt.
         is_repeat: whether sites may have stored answers, whose speed says nothing.
         memory: digest of what the strategy keeps after the last applied round, if it keeps any.
+        failures: attempts of this round, or since a person's order, that fell below quorum though
+            everybody answered.
+        refusals: the codes with which sites made the last one of them fall.
+        opens_not_before: when the pause after it ends.
+        declined_under: of the sites that declined the study, digest of their decision about it.
     """
 
     plan: Plan
@@ -226,6 +231,11 @@ class State:
     extended_s: float = 0.0
     is_repeat: bool = False
     memory: str = ""
+    last_asked: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    failures: int = 0
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    opens_not_before: float = 0.0
+    declined_under: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +320,24 @@ class SiteDown:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """A site's answer to a request, already validated: an update counts unless it has a code."""
+    """A site's answer to a request, already validated: an update counts unless it has a code.
+
+    ``decision`` is the digest of the site's signed decision about the study at that time.
+    """
 
     at: float
     key: TaskKey
     reply: Reply
+    decision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredLate:
+    """A site answered the request of a round that was applied without it."""
+
+    at: float
+    site: str
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +359,8 @@ class Aggregated:
 
 
 _SiteEvent: TypeAlias = SiteUp | SiteDown | SiteWindow | SiteJoined | SiteStopped
-Event: TypeAlias = Launched | Resumed | _SiteEvent | Replied | Ticked | Aggregated | Ordered
+_RoundEvent: TypeAlias = Replied | AnsweredLate | Aggregated
+Event: TypeAlias = Launched | Resumed | _SiteEvent | _RoundEvent | Ticked | Ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,22 +393,3 @@ class Aggregate:
 
 
 Action: TypeAlias = Commit | Send | Cancel | Aggregate
-
-
-def snapshot(state: State) -> dict[str, Any]:  # Any: JSON
-    """Return a committed state as JSON; the plan is not part of it, it follows from the study."""
-    table = asdict(state)
-    del table["plan"]
-    return table
-
-
-def restore(plan: Plan, table: Mapping[str, Any]) -> State:  # Any: JSON
-    """Return the state of a `snapshot`."""
-    lists = {key: tuple(table[key]) for key in ("joined", "pending", "missed")}
-    replies = tuple(Reply(**row) for row in table["replies"])
-    cells = tuple(Cell(**row) for row in table["cells"])
-    pace = {
-        site: {phase: tuple((work, move) for work, move in rows) for phase, rows in phases.items()}
-        for site, phases in table["pace"].items()
-    }
-    return State(plan, **{**table, **lists, "replies": replies, "cells": cells, "pace": pace})

@@ -6,7 +6,8 @@ nothing. `larrey_server.study_run` carries the actions out, the commit first, an
     waiting ── Launched ──▶ gathering ── quorum is there ──▶ open ── closes ──▶ closing
                              ▲                                │                  │ Aggregated
                              ├── below quorum: a spare ◀──────┤                  ▼
-                             │   attempt of the same round    │        gathering … the next round,
+                             │   attempt, after a pause where │        gathering … the next round,
+                             │   everybody answered           │
                              └── retry, resume ── paused ◀────┘        or ended
                                                   no spare left
 
@@ -30,13 +31,14 @@ from dataclasses import replace
 
 from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_server.round_cells import OUTSIDE, unapplied
-from larrey_server.round_clock import deadline, learned, next_wake
+from larrey_server.round_clock import deadline, forgiven, heard_late, learned, next_wake
 from larrey_server.round_closing import settle
 from larrey_server.round_keys import expects, task_key
-from larrey_server.round_opening import Step, end, open_attempt
+from larrey_server.round_opening import Step, afresh, end, open_attempt
 from larrey_server.round_orders import ordered, site_joined, site_stopped
 from larrey_server.round_values import (
     Aggregated,
+    AnsweredLate,
     Courier,
     Event,
     Launched,
@@ -115,6 +117,8 @@ def advance(state: State, event: Event) -> Step:  # noqa: C901, PLR0911 - one ca
             return site_stopped(state, event)
         case Replied():
             return _replied(state, event)
+        case AnsweredLate():
+            return heard_late(state, event), ()
         case Ticked():
             return settle(state, event.at)
         case Aggregated():
@@ -135,7 +139,10 @@ def _launched(state: State, event: Launched) -> Step:
 def _resumed(state: State, event: Resumed) -> Step:
     """Return the state on a new clock: the open attempt gathers again and has its time anew."""
     away = dict.fromkeys(state.joined, event.at + state.plan.arrival_s)
-    state = replace(state, away=away, windows={}, asked={}, opened_at=event.at)
+    state = replace(
+        state, away=away, windows={}, asked={}, last_asked={},
+        opened_at=event.at, opens_not_before=0.0, refusals={},
+    )  # fmt: skip
     if state.status not in {"gathering", "open", "closing"}:
         return state, ()
     state = replace(
@@ -150,9 +157,8 @@ def _site_up(state: State, event: SiteUp) -> Step:
     if site not in state.away:
         return state, ()
     away = {name: until for name, until in state.away.items() if name != site}
-    overdue = {name: count for name, count in state.overdue.items() if name != site}
     was_asked = site in state.pending and site in state.asked
-    after, actions = settle(replace(state, away=away, overdue=overdue), event.at)
+    after, actions = settle(replace(forgiven(state, site), away=away), event.at)
     is_same = (after.status, after.phase, after.attempt) == ("open", state.phase, state.attempt)
     return after, (Send(site), *actions) if was_asked and is_same else actions
 
@@ -177,11 +183,13 @@ def _replied(state: State, event: Replied) -> Step:
         return state, ()
     if reply.code == OUTSIDE and state.phase == 0:
         return _outside(state, reply.site, at)
-    stopped = state.stopped
+    stopped, under = state.stopped, state.declined_under
     if reply.code in STANDING_REFUSALS:
         stopped = {**stopped, reply.site: reply.code}
+        under = {**under, reply.site: event.decision}
     pending = tuple(site for site in state.pending if site != reply.site)
-    state = replace(learned(state, reply), pending=pending, stopped=stopped)
+    state = learned(state, reply)
+    state = replace(state, pending=pending, stopped=stopped, declined_under=under)
     return settle(replace(state, replies=(*state.replies, reply)), at)
 
 
@@ -207,7 +215,7 @@ def _aggregated(state: State, event: Aggregated) -> Step:
     )  # fmt: skip
     if state.round < state.plan.rounds:
         state = replace(state, round=state.round + 1, attempt=1, is_repeat=False, extended_s=0.0)
-        return open_attempt(state, event.at, cells)
+        return open_attempt(afresh(state), event.at, cells)
     if missed or state.joined != state.plan.invited:
         return end(state, "PARTIAL", "sites-missing", cells)
     return end(state, "COMPLETE", "", cells)

@@ -18,6 +18,7 @@ from typing import Any
 
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.models import phase_layout
+from larrey_protocol.refusals import STANDING_REFUSALS
 from larrey_protocol.signed import Receipt
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
@@ -33,6 +34,7 @@ from larrey_server.round_values import (
     Action,
     Aggregate,
     Aggregated,
+    AnsweredLate,
     Cancel,
     Cell,
     Commit,
@@ -59,7 +61,7 @@ from larrey_server.study_messages import (
     Surroundings,
     pace,
 )  # fmt: skip
-from larrey_server.transitions import recall, transition
+from larrey_server.transitions import decisions, recall, transition
 from larrey_server.update_checks import ask, own_failure, told
 from larrey_server.watching import changes, describe
 from larrey_server.work_queue import Work, WorkQueue, failing_once
@@ -254,9 +256,8 @@ class StudyRun:
 
     def _take(self, answer: Arrived, code: str, receipt: Receipt | None = None) -> None:
         """Hand a judged answer to the rules; one with a code does not count."""
-        phase = answer.key.phase
+        phase, reply = answer.key.phase, Reply(answer.site, answer.key.phase, code=code)
         work, transfer = pace(answer, self.state.asked.get(answer.site, answer.at))
-        reply = Reply(answer.site, phase, code=code)
         if not code and receipt is not None:
             if receipt.epsilon >= 0:
                 self._epsilon[answer.site] = receipt.epsilon
@@ -270,7 +271,8 @@ class StudyRun:
         key = answer.key if answer.code else replace(answer.key, attempt=self.state.attempt)
         if code:
             logger.warning("refused study=%s site=%s code=%s", self._name, answer.site, code)
-        self._feed(Replied(answer.at, key, reply))
+        given = decisions(self._around.journal, key.study) if code in STANDING_REFUSALS else {}
+        self._feed(Replied(answer.at, key, reply, given.get(answer.site, "")))
         reached("coordinator.answer-counted")
 
     def _ignore(self, answer: Arrived) -> None:
@@ -281,6 +283,7 @@ class StudyRun:
         if is_late:
             self._around.journal.note(late_record(answer.site, answer.key, self._around.wall()))
             self._late.told(answer.site, answer.key)
+            self._feed(AnsweredLate(answer.at, answer.site, answer.key.round))
         kind = "answer-late" if is_late else "answer-ignored"
         self._publish([{"event": kind, "site": answer.site, "round": answer.key.round}])
 

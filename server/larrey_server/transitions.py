@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from larrey_protocol.canonical import digest_bytes
 from larrey_protocol.signed import sign
 from larrey_protocol.study import Study
 from larrey_protocol.waypoints import reached
 from larrey_server.certificate import make_certificate
 from larrey_server.journal import ContributionRow, Journal, Transition
-from larrey_server.round_values import State, plan_of, restore, snapshot
+from larrey_server.round_snapshots import restore, snapshot
+from larrey_server.round_values import State, plan_of
 from larrey_server.rounds import begin
 from larrey_server.step_record import step_record
 from larrey_server.study_messages import Surroundings
 
-__all__ = ["recall", "transition"]
+__all__ = ["decisions", "recall", "transition"]
+
+
+def decisions(journal: Journal, study: str) -> dict[str, str]:
+    """Return the digest of each site's newest signed decision about a study."""
+    return {row.site: digest_bytes(row.answer) for row in journal.answers(study)}
 
 
 def recall(study: Study, journal: Journal) -> tuple[State, dict[str, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from larrey_protocol.study import Study
-from larrey_server.round_cells import members
+from larrey_server.round_cells import TOO_OFTEN, is_too_slow, members
 from larrey_server.round_clock import due, is_outside
 from larrey_server.round_opening import QUORUM_STOPS, missing
 from larrey_server.round_values import Cell, Metrics, State
@@ -30,8 +30,10 @@ def describe(
 
     Times that a person reads, when a site's answer is due (``due_at``) and when its training window
     opens (``opens_at``), are in seconds since 1970, null where there is none; ``wall`` is now, and
-    ``at`` the same on the clock of the rules. ``missing`` says whom a study that gathers, or that
-    paused for want of quorum, is waiting for, and ``next_step`` what a person can do about it.
+    ``at`` the same on the clock of the rules. ``next_attempt_at`` says until when a study waits
+    after ``refusals``, the codes by site that made an attempt fall below quorum. ``missing`` says
+    whom a study that gathers, or that paused for want of quorum, is waiting for, and ``next_step``
+    what a person can do about it.
 
     Epsilon is per site and patient, add/remove neighbours, at the study's delta, by PLD, as the
     site's last receipt said; null where none came yet or there is no differential privacy.
@@ -39,6 +41,7 @@ def describe(
     is_open = state.status == "open"
     has_paused_itself = state.status == "paused" and state.stop_code in QUORUM_STOPS
     waits = state.status == "gathering" or has_paused_itself
+    pauses = state.status == "gathering" and state.opens_not_before > at
     return {
         "name": study.name,
         "digest": study.digest,
@@ -56,12 +59,15 @@ def describe(
         "present": len(set(members(state)) - {one.site for one in missing(state, at)}),
         "missing": _missing(state, at, wall) if waits else [],
         "next_step": f"larrey study retry {study.name}" if has_paused_itself else "",
+        "next_attempt_at": round(wall + state.opens_not_before - at, 3) if pauses else None,
+        "refusals": dict(state.refusals) if pauses else {},
         "deadline_s": max(0.0, round(deadline(state) - at, 3)) if is_open else None,
         "sites": [
             {
                 "site": site,
                 **_site(state, site, checking, at),
                 **_times(state, site, at, wall),
+                "declined_under": state.declined_under.get(site) if site in state.stopped else None,
                 "epsilon": epsilon.get(site) if epsilon.get(site, -1.0) >= 0 else None,
             }
             for site in state.plan.invited
@@ -89,13 +95,13 @@ def _missing(state: State, at: float, wall: float) -> list[_Facts]:
     ]
 
 
-def _site(  # noqa: PLR0911 - one return a state
+def _site(  # noqa: C901, PLR0911 - one return a state
     state: State, site: str, checking: Collection[str], at: float
 ) -> _Facts:
     """Return what a site does, with a code or a person's reason where there is one.
 
     States: invited, not-joined, declined, excluded, checking, refused, answered, away, waiting (for
-    its training window), working, idle.
+    its training window), left-out (too slow for any round), working, idle.
     """
     if site in state.stopped:
         return {"state": "declined", "code": state.stopped[site]}
@@ -112,6 +118,8 @@ def _site(  # noqa: PLR0911 - one return a state
         return {"state": "away", "code": ""}
     if is_outside(state, site, at):
         return {"state": "waiting", "code": ""}
+    if is_too_slow(state, site) and site not in state.pending:
+        return {"state": "left-out", "code": "too-slow"}
     return {"state": "working" if site in state.pending else "idle", "code": ""}
 
 
@@ -131,6 +139,7 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
     Events: ``site-connected``, ``site-disconnected``, ``site-window``, ``site-answered`` (with its
     code), ``round-closed``, ``round-applied`` or ``round-not-applied`` (with a code),
     ``site-joined``, ``site-stopped``, ``site-excluded``, ``site-included``, ``round-extended``,
+    ``site-overdue`` (a round lasted as long as it may, and not long enough for the site),
     ``pause-ordered``, ``halt-ordered`` or ``resume-ordered``, ``study-paused`` when a pause takes
     effect or the study pauses itself, after the round that led to it, ``launched``,
     ``round-gathering``, ``round-opened``, ``study-ended``.
@@ -139,6 +148,7 @@ def changes(before: State, after: State, cells: tuple[Cell, ...]) -> list[_Facts
         *_connections(before, after),
         *_answers(before, after),
         *_members(before, after),
+        *_overdue(before, after),
         *_stops(before, after),
         *_ended_attempt(before, after, cells),
         *_paused(before, after),
@@ -186,7 +196,15 @@ def _members(before: State, after: State) -> list[_Facts]:
         if site not in before.joined or (site in before.stopped and site not in after.stopped)
     ]
     out = [site for site in after.excluded if site not in before.excluded]
-    back = [site for site in before.excluded if site not in after.excluded]
+    is_ordered = after.order > before.order
+    back = [
+        site
+        for site in after.plan.invited
+        if (site in before.excluded and site not in after.excluded)
+        or (is_ordered and site in before.stopped and site in come)
+        or (is_ordered and is_too_slow(before, site) and not is_too_slow(after, site))
+    ]
+    come = [site for site in come if site not in back]
     more = after.extended_s - before.extended_s
     return [
         *({"event": "site-joined", "site": site} for site in come if before.status != "waiting"),
@@ -194,6 +212,15 @@ def _members(before: State, after: State) -> list[_Facts]:
         *({"event": "site-excluded", "site": site, "reason": after.excluded[site]} for site in out),
         *({"event": "site-included", "site": site} for site in back),
         *([{"event": "round-extended", "seconds": more}] if more > 0 else []),
+    ]
+
+
+def _overdue(before: State, after: State) -> list[_Facts]:
+    """Return whose training was paid for and not used; a repeated round may use it still."""
+    return [
+        {"event": "site-overdue", "site": site, "is_left_out": is_too_slow(after, site)}
+        for site, count in after.overdue.items()
+        if before.overdue.get(site, 0) < count <= TOO_OFTEN and after.attempt == before.attempt
     ]
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from larrey_server.round_snapshots import restore, snapshot
 from larrey_server.round_values import (
     Action,
     Event,
@@ -17,8 +18,6 @@ from larrey_server.round_values import (
     Resumed,
     SiteUp,
     State,
-    restore,
-    snapshot,
 )
 from larrey_server.rounds import advance, begin, task_key
 

@@ -86,7 +86,8 @@ def test_a_site_that_dropped_out_of_a_phase_has_its_outcome_of_that_phase() -> N
     state, _ = play(state, Ticked(deadline(state)))  # gamma was late with its shares
     state, _ = play(state, reply(state, "delta", 21.0, code="trainer-crashed"))
     state, _ = answer_all(state, ("alpha", "beta"))
-    assert (state.attempt, state.status) == (2, "open")  # two are below the quorum of three
+    assert (state.attempt, state.status) == (2, "gathering")  # two are below the quorum of three
+    assert state.refusals == {"delta": "trainer-crashed"}
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from larrey_server.round_snapshots import restore, snapshot
 from larrey_server.round_values import (
     Aggregate,
     Aggregated,
@@ -17,8 +18,6 @@ from larrey_server.round_values import (
     SiteDown,
     SiteUp,
     Ticked,
-    restore,
-    snapshot,
 )
 from larrey_server.rounds import deadline, next_wake, task_key
 from tests.server.round_play import PLAN, SITES, answer_all, launched, opened, play, reborn, reply
