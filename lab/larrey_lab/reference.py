@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
 from larrey_lab.round_table import BEGIN, END, table
+from larrey_lab.strategies_page import PAGE as STRATEGIES
+from larrey_lab.strategies_page import strategies_page
 from larrey_lab.threats import PAGE, threat_model
 from larrey_protocol.contract import Contract
 from larrey_protocol.egress_list import DOCUMENTS, FLOWER_RECORD, LISTED, Field
@@ -56,6 +58,7 @@ def pages() -> dict[str, str]:
     """Return every generated page by its path below ``docs/``."""
     schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
     written = {"cli.md": _command_line(), "security/egress.md": _egress(), PAGE: threat_model()}
+    written[STRATEGIES] = strategies_page()
     return schemas | written | {_ARCHITECTURE: _architecture()}
 
 

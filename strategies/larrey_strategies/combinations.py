@@ -12,10 +12,13 @@ need the mean alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from larrey_protocol.errors import Refusal
+from larrey_protocol.models import model_layout
+from larrey_protocol.study import DpSgd, Study
 from larrey_strategies.centered_clipping import CenteredClipping
 from larrey_strategies.krum import Krum, MultiKrum
 from larrey_strategies.norm_bounding import NormBounding
@@ -29,7 +32,7 @@ from larrey_strategies.registry import (
 )
 from larrey_strategies.trimmed_mean import TrimmedMean
 
-__all__ = ["RULES", "Rule", "Setting", "check"]
+__all__ = ["RULES", "Rule", "Setting", "check", "setting_of"]
 
 _HALVES = OBJECTIVES.keys() & OPTIMIZERS.keys()  # state at the sites and at the server
 
@@ -93,6 +96,28 @@ def check(words: AlgorithmWords, setting: Setting) -> Refusal | None:
             text = f"{parts.objective} / {parts.aggregator} / {parts.optimizer}: {rule.reason}"
             return Refusal(rule.code, text, rule.next_step)
     return None
+
+
+def setting_of(study: Study) -> Setting:
+    """Return what of a study decides; the noise is that of the site with the largest batch.
+
+    An update is the sum of H noised steps, the noise of step j weighed by momentum:
+    ``eta_l sigma C / B * sqrt(d * sum_j a_j^2)`` with ``a_j = (1 - rho^j) / (1 - rho)``.
+    """
+    training, privacy = study.file.training, study.file.privacy
+    noise = 0.0
+    if isinstance(privacy, DpSgd):
+        rho, steps = training.momentum, range(1, training.local_steps + 1)
+        weights = math.fsum(((1 - rho**j) / (1 - rho)) ** 2 for j in steps)
+        batch = max(study.expected_batch(site) for site in study.file.site_names)
+        one = training.learning_rate * privacy.noise_multiplier * privacy.clip / batch
+        noise = one * math.sqrt(model_layout(study).size * weights)
+    return Setting(
+        quorum=study.file.rounds.quorum,
+        per_site_dp=isinstance(privacy, DpSgd),
+        app=training.app is not None,
+        noise_norm=noise,
+    )
 
 
 def _sees_no_updates(case: _Case) -> bool:

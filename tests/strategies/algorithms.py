@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from larrey_strategies.contract import CoordinateRule, RoundFacts
-from larrey_strategies.gram import add_gram
+from larrey_strategies import combining
+from larrey_strategies.contract import RoundFacts
 from larrey_strategies.registry import (
     AGGREGATORS,
     OBJECTIVES,
@@ -57,18 +57,7 @@ def vector(seed: int, size: int = 1000) -> np.ndarray:
 
 
 def aggregate(algorithm: Algorithm, updates: list[np.ndarray], weights: list[float]) -> np.ndarray:
-    """Return the aggregate of updates in roster order: what the coordinator's worker computes."""
-    rule, out = algorithm.aggregator, np.empty_like(updates[0])
-    if isinstance(rule, CoordinateRule):
-        return rule.combine(updates, weights, out=out, scratch=np.empty_like(out))
-    gram = np.zeros((len(updates), len(updates)))
-    add_gram(gram, updates)
-    factors = rule.coefficients(gram, weights)
-    out[:] = 0
-    for factor, update in zip(factors, updates, strict=True):
-        if factor:
-            out += np.float32(factor) * update
-    return out
+    return combining.aggregate(algorithm.aggregator, updates, weights)
 
 
 def cut(array: np.ndarray, edges: list[int]) -> list[np.ndarray]:

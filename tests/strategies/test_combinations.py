@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from larrey_protocol.errors import Refusal, UsageError
-from larrey_strategies.combinations import RULES, Setting, check
+from larrey_protocol.models import model_layout
+from larrey_strategies.combinations import RULES, Setting, check, setting_of
 from larrey_strategies.registry import AGGREGATORS, PRESETS, AlgorithmWords
+from tests.protocol.samples import study
 from tests.strategies.algorithms import ROBUST, all_parts, words, words_of_parts
 
 ENOUGH = Setting(quorum=8)
@@ -123,3 +126,22 @@ def test_every_rule_has_a_code_of_its_own_and_a_next_step():
 
 def test_robust_rules_are_all_aggregators_but_the_mean():
     assert set(ROBUST) == set(AGGREGATORS) - {"mean"}
+
+
+def test_a_studys_setting_is_read_from_its_tables():
+    setting = setting_of(study())
+    assert (setting.quorum, setting.per_site_dp, setting.app) == (2, True, False)
+    plain = setting_of(study(privacy={"mechanism": "none"}, training__app="torch"))
+    assert plain == Setting(2, app=True)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_the_noise_of_an_update_is_as_long_as_drawn_noise_in_the_training_loop(momentum):
+    some = study(training__local_steps=6, training__momentum=momentum)
+    size, random = 3000, np.random.default_rng(0)
+    now, velocity = np.zeros(size), np.zeros(size)
+    for _ in range(6):  # sigma 4, clip 0.5, 300 patients at rate 1, learning rate 1
+        velocity = momentum * velocity + random.normal(0, 4 * 0.5 / 300, size)
+        now -= velocity
+    drawn = np.linalg.norm(now) * np.sqrt(model_layout(some).size / size)
+    assert setting_of(some).noise_norm == pytest.approx(drawn, rel=0.05)
