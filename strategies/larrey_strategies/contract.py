@@ -26,7 +26,6 @@ __all__ = [
     "RoundFacts",
     "ServerOptimizer",
     "State",
-    "Strategy",
     "Vector",
 ]
 
@@ -57,7 +56,7 @@ class RoundFacts:
         """Return |a|_1: how many plain steps K steps with heavy-ball momentum amount to.
 
         ``(K - rho (1 - rho^K) / (1 - rho)) / (1 - rho)``; K without momentum. Wang et al. 2020,
-        section 4.1, https://arxiv.org/abs/2007.07481.
+        https://arxiv.org/abs/2007.07481.
         """
         rho = self.momentum
         return (self.local_steps - rho * (1 - rho**self.local_steps) / (1 - rho)) / (1 - rho)
@@ -163,19 +162,3 @@ class GeometricRule(Protocol):
 
 
 Aggregator: TypeAlias = CoordinateRule | GeometricRule
-
-
-class Strategy(Protocol):
-    """The whole algorithm as one value: the form before its parts were settled."""
-
-    def init(self, params: Vector) -> State:
-        """Return the server's state before the first round."""
-        ...
-
-    def step(self, params: Vector, state: State, aggregate: Vector) -> tuple[Vector, State]:
-        """Return new parameters and state after one round."""
-        ...
-
-    def correction(self, w: Vector, w_global: Vector, site_state: State) -> Vector | None:
-        """Return what a site adds to each (already noised) gradient, None for nothing."""
-        ...

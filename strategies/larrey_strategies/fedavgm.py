@@ -1,7 +1,7 @@
 """FedAvgM: momentum at the server.
 
 Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution for federated visual
-classification", section 4.3, https://arxiv.org/abs/1909.06335: ``v = beta * v + delta`` and the
+classification", https://arxiv.org/abs/1909.06335: ``v = beta * v + delta`` and the
 model moves by ``v``. Departure: ``eta`` is the server learning rate of Reddi et al. 2021; 1 is the
 paper's own rule.
 """

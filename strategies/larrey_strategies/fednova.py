@@ -1,9 +1,9 @@
 """FedNova: each site's update is divided by the steps it stands for before it is averaged.
 
 Wang, Liu, Liang, Joshi, Poor 2020, "Tackling the objective inconsistency problem in heterogeneous
-federated optimization", section 4, equation 9, https://arxiv.org/abs/2007.07481:
-``x + tau_eff * sum_i p_i * delta_i / |a_i|_1`` with |a|_1 of local momentum as in its section 4.1,
-and tau_eff = sum_i p_i tau_i.
+federated optimization", https://arxiv.org/abs/2007.07481:
+``x + tau_eff * sum_i p_i * delta_i / |a_i|_1`` with the paper's |a|_1 of local momentum, and
+tau_eff = sum_i p_i tau_i.
 
 Every site of a study takes the same K steps with the same momentum, so that all |a_i|_1 are equal
 and the rule is ``x + K / |a|_1 * mean``: without local momentum exactly federated averaging, with

@@ -19,11 +19,7 @@ from larrey_strategies.centered_clipping import CenteredClipping
 from larrey_strategies.contract import (
     Aggregator,
     LocalObjective,
-    RoundFacts,
     ServerOptimizer,
-    State,
-    Strategy,
-    Vector,
 )
 from larrey_strategies.fedavg import FedAvg, Plain
 from larrey_strategies.fedavgm import FedAvgM
@@ -48,7 +44,6 @@ __all__ = [
     "AlgorithmWords",
     "Preset",
     "make_algorithm",
-    "make_strategy",
     "names",
     "words_of",
 ]
@@ -137,15 +132,29 @@ class _Training(Protocol):
     @property
     def parameters(self) -> Mapping[str, float]: ...
 
+    @property
+    def objective(self) -> str: ...
+
+    @property
+    def aggregator(self) -> str: ...
+
+    @property
+    def optimizer(self) -> str: ...
+
+    @property
+    def aggregator_parameters(self) -> Mapping[str, float]: ...
+
 
 def words_of(training: _Training) -> AlgorithmWords:
     """Return a study's words, from its table ``[training]``."""
-    words = {
-        word.name: getattr(training, word.name)
-        for word in dataclasses.fields(AlgorithmWords)
-        if hasattr(training, word.name)
-    }
-    return AlgorithmWords(**words)
+    return AlgorithmWords(
+        training.strategy,
+        training.parameters,
+        training.objective,
+        training.aggregator,
+        training.optimizer,
+        training.aggregator_parameters,
+    )
 
 
 def names() -> tuple[str, ...]:
@@ -245,32 +254,3 @@ def _fields(kind: type) -> set[str]:
 
 def _dataclass(kind: type) -> Any:  # Any: a Protocol cannot say that its classes are dataclasses
     return kind
-
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """An algorithm of the old form: mean, no site state, no facts."""
-
-    algorithm: Algorithm
-
-    def init(self, params: Vector) -> State:
-        return self.algorithm.init(params)
-
-    def step(self, params: Vector, state: State, aggregate: Vector) -> tuple[Vector, State]:
-        return self.algorithm.step(params, state, aggregate, RoundFacts())
-
-    def correction(self, w: Vector, w_global: Vector, site_state: State) -> Vector | None:
-        return self.algorithm.correction(w, w_global, site_state, {})
-
-
-_WHOLE = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
-
-
-def make_strategy(name: str, parameters: Mapping[str, float]) -> Strategy:
-    """Return an algorithm that needs neither facts nor site state: the form used until now.
-
-    Raises:
-        UsageError: as `make_algorithm`.
-    """
-    _known("strategy", name, _WHOLE)
-    return _Whole(make_algorithm(AlgorithmWords(name, parameters)))

@@ -149,7 +149,7 @@ def test_fednova_without_local_momentum_is_fedavg_to_the_bit():
 
 
 def test_fednova_is_the_papers_normalised_average_of_sites_with_equal_steps():
-    """Equation 9 with a_i of local momentum, p_i the weights and tau_eff = sum p_i tau_i."""
+    """With a_i of local momentum, p_i the weights and tau_eff = sum p_i tau_i."""
     params, models, steps, rho = np.ones(40, np.float32), site_models(np.ones(40), 4), 7, 0.9
     a = [(1 - rho ** (steps - j)) / (1 - rho) for j in range(steps)]
     p = np.array(SIZES) / sum(SIZES)
