@@ -11,6 +11,7 @@ of parts that succeeded before from there and runs the others: an hour that was 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -210,4 +211,5 @@ _READERS: dict[str, Callable[[Fragment], list[Tally]]] = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # `run` ends its part
     sys.exit(main())

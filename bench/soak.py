@@ -10,6 +10,7 @@ fifth of all looks at the very same processes.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -83,4 +84,5 @@ def _kinds(faults: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # `run` ends its part
     sys.exit(main())

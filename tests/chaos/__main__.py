@@ -5,6 +5,7 @@ Each part is a module here with ``main(arguments) -> int``; its docstring names 
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,11 @@ _PARTS = (
 )
 
 
+def _end(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def _main() -> int:
     part, *arguments = sys.argv[1:] or [""]
     if part not in _PARTS:
@@ -30,6 +36,8 @@ def _main() -> int:
     # Other distributions install a package of this name, too; ours is the folder above.
     tests = sys.modules["tests"] = ModuleType("tests")
     tests.__path__ = [str(Path(__file__).parents[1])]
+    # Whoever ends this run ends what it started: by the context managers that did.
+    signal.signal(signal.SIGTERM, _end)
     return int(import_module(f"tests.chaos.{part}").main(arguments))
 
 

@@ -15,7 +15,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -33,7 +33,51 @@ from tests.chaos.stand import APPS, Program, Stand
 from tests.system.hospitals import DATASET, Hospitals, make_study, table, until
 
 SITES = ("alpha", "beta", "gamma")
+_DISK_MB = 16
 _ORDERS = ("hold", "slow", "lost", "bus")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small file system in memory that a state folder has to itself."""
+
+    folder: Path
+
+    def mount(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options = f"size={_DISK_MB}m,mode=0700"
+        self._mount("-t", "tmpfs", "-o", options, "larrey")
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with (self.folder / "ballast").open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12):
+                with suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
+
+    def free(self) -> None:
+        (self.folder / "ballast").unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Let nobody write, as soon as nobody has a file open to write."""
+        until(lambda: self._remount("ro"))
+
+    def unlock(self) -> None:
+        self._remount("rw")
+
+    def _remount(self, way: str) -> bool:
+        try:
+            self._mount("-o", f"remount,{way}")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def _mount(self, *options: str) -> None:
+        subprocess.run(["mount", *options, self.folder], check=True, capture_output=True)
 
 
 @dataclass(frozen=True)
@@ -45,6 +89,7 @@ class Field:
     line: Line
     probes: int  # port of gamma's
     rows: Path
+    disks: tuple[Disk, ...]  # of coordinator and gamma; none where they have none of their own
     _numbers: Iterator[int]
 
     @property
@@ -95,11 +140,16 @@ class Field:
         until(lambda: len(program.deaths) > before)
 
     def mend(self) -> None:
-        """Take back all orders, set the clocks right and heal the line."""
+        """Take back all orders, set clocks and disks right and heal the line."""
         for site in SITES:
             self.order(site)
+        for disk in self.disks:
+            disk.free()
+            disk.unlock()
         for program in self.stand.programs:
             program.set_clock(0.0)
+            program.may_fail = False
+            program.up()
         self.line.heal()
         until(lambda: self.probe("/readyz") == 200, 60)
 
@@ -119,8 +169,12 @@ class Field:
 
 
 @contextmanager
-def open_field(folder: Path) -> Iterator[Field]:
-    """Yield the running stand, its folders in ``folder``."""
+def open_field(folder: Path, *, has_disks: bool = False) -> Iterator[Field]:
+    """Yield the running stand, its folders in ``folder``.
+
+    With ``has_disks`` the states of coordinator and gamma lie on small disks of their own, which
+    this process must be allowed to mount, and which nobody else should see.
+    """
     rows = folder / "rows"
     app = {
         "name": "field",
@@ -143,9 +197,17 @@ def open_field(folder: Path) -> Iterator[Field]:
             address = f"localhost:{line.port}" if name == "gamma" else ""
             _edit(workspace.site(name), more, address, probes)
             (workspace.site(name).parent / f"{DATASET}.csv").unlink()
+        disks = []
+        for state in (workspace.coordinator, workspace.site("gamma")) if has_disks else ():
+            disks.append(Disk(state.parent / "state"))
+            disks[-1].mount()
         stand = Stand(workspace)
-        with stand:
-            yield Field(stand, Hospitals(stand), line, probes, rows, count(1))
+        try:
+            with stand:
+                yield Field(stand, Hospitals(stand), line, probes, rows, tuple(disks), count(1))
+        finally:
+            for disk in disks:
+                disk.unmount()
 
 
 def _edit(file: Path, dataset: dict[str, str], address: str, probes: int) -> None:

@@ -28,6 +28,7 @@ APPS = _HERE / "apps"
 _READY = re.compile(rb"^larrey(-site [^:]+:| coordinator) ready", re.MULTILINE)
 _MOST_FAILED_STARTS = 3
 _READY_S = 60.0
+_RESTART_S = 0.3  # after a start that failed
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Program:
         self.deaths: list[tuple[float, int]] = []  # monotonic seconds and return code
         self._command = [str(Path(sys.executable).parent / command[0]), *command[1:]]
         self._folder = folder
+        self.may_fail = False  # to start; it is tried for ever meanwhile
         self._stopping = threading.Event()
+        self._is_wanted = threading.Event()
+        self._is_wanted.set()
         self._killed_before: dict[str, int] = {}  # at a label, when it was last armed
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper = threading.Thread(target=self._keep, name=name, daemon=True)
@@ -77,11 +81,23 @@ class Program:
         process = self._process
         if process is None:
             return
+        self._is_wanted.set()
         process.send_signal(signal.SIGTERM)
         self._keeper.join(5)
         if self._keeper.is_alive():
             process.kill()
             self._keeper.join()
+
+    def down(self) -> None:
+        """End it by SIGKILL and do not start it again until `up`."""
+        self._is_wanted.clear()
+        before = len(self.deaths)
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: len(self.deaths) > before)
+
+    def up(self) -> None:
+        """Start it again after `down`."""
+        self._is_wanted.set()
 
     def await_ready(self) -> None:
         """Wait until it works; no sooner than after its present start."""
@@ -130,7 +146,11 @@ class Program:
     def _keep(self) -> None:
         """Start it, and again whenever it dies; give up where it cannot be started."""
         failed = 0
-        while not self._stopping.is_set() and failed < _MOST_FAILED_STARTS:
+        while not self._stopping.is_set() and (self.may_fail or failed < _MOST_FAILED_STARTS):
+            if not self._is_wanted.wait(_RESTART_S):
+                continue
+            if failed:
+                self._stopping.wait(_RESTART_S)
             self._note("started-by-stand")
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -172,12 +192,16 @@ class Stand:
         return [self.coordinator, *self.sites.values()]
 
     def __enter__(self) -> Stand:
-        self.coordinator.start()
-        self.coordinator.await_ready()
-        for program in self.sites.values():
-            program.start()
-        for program in self.sites.values():
-            program.await_ready()
+        try:
+            self.coordinator.start()
+            self.coordinator.await_ready()
+            for program in self.sites.values():
+                program.start()
+            for program in self.sites.values():
+                program.await_ready()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
@@ -186,6 +210,9 @@ class Stand:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for program in reversed(self.programs):
             program.stop()
 

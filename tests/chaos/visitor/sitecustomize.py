@@ -12,13 +12,15 @@ closes the file system to itself:
            the dates of certificates. Right goes on what reads the machine's clock in C:
            `datetime.now` (and so Flower's time to live), OpenSSL, SQLite; a stand-in for
            `datetime.datetime` does not have the size that compiled modules expect. The monotonic
-           clock goes on, too.
+           clock goes on, too. grpc is told right: its Python half hands a call's deadline to its
+           C half, which reads the machine's clock; an hour back, every call would be over at once.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -72,7 +74,11 @@ def mislead(clock: int) -> None:
     def wrong_by() -> float:
         return float(os.pread(clock, _MOST_BYTES, 0) or 0)
 
-    time.time = lambda: _TIME() + wrong_by()
+    def told() -> float:
+        asks = sys._getframe(1).f_globals.get("__name__", "")
+        return _TIME() if asks.startswith("grpc.") else _TIME() + wrong_by()
+
+    time.time = told
     time.time_ns = lambda: _TIME_NS() + int(wrong_by() * 1e9)
 
 
