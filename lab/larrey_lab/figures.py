@@ -18,7 +18,7 @@ from larrey_lab.evaluation import Interval
 from larrey_lab.facts import DemoFacts, HospitalFacts, RoundFacts
 from larrey_lab.utility import CENTRAL, PRIVATE, WITHOUT, Utility, alone_at
 
-__all__ = ["auc_figure", "curve_figure", "epsilon_figure"]
+__all__ = ["auc_figure", "curve_figure", "epsilon_figure", "rounds_figure"]
 
 INK, MUTED, RULE = "#1f2933", "#616e7c", "#dde3ea"
 TEAL, GREY, SAND = "#0f766e", "#7b8794", "#b7791f"
@@ -115,6 +115,17 @@ def epsilon_figure(facts: DemoFacts) -> str:
     axes.grid(axis="y")
     axes.legend(frameon=False, loc="lower right", fontsize=9)
     return _svg(figure, "epsilon")
+
+
+@rc_context(_STYLE)
+def rounds_figure(auc_by_round: Sequence[float]) -> str:
+    """Return one training's AUC after each round."""
+    figure, axes = _canvas(6.9, 2.7)
+    axes.plot(range(1, len(auc_by_round) + 1), auc_by_round, color=TEAL, lw=2, marker="o", ms=3)
+    axes.set_xlabel("round")
+    axes.set_ylabel("AUC")
+    axes.grid(axis="y")
+    return _svg(figure, "rounds")
 
 
 def _dot(axes: Any, place: int, interval: Interval, look: Sequence[str]) -> float:

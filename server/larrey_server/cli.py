@@ -10,8 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 
 from larrey_protocol.errors import LarreyError
@@ -24,6 +23,7 @@ from larrey_server import (
     cli_permit,
     cli_study,
 )
+from larrey_server.cli_build import add_foreign
 
 __all__ = ["main", "make_parser"]
 
@@ -78,8 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli_people.command(commands)
     cli_operator.command(commands)
     cli_audit.command(commands)
-    for entry in sorted(entry_points(group="larrey.commands"), key=lambda found: found.name):
-        _add_foreign(commands, entry.load)
+    add_foreign(commands, "larrey.commands")
     return parser
 
 
@@ -105,12 +104,3 @@ def _serve(parsed: argparse.Namespace) -> int:
     from larrey_server.serve import serve
 
     return serve(parsed.config)
-
-
-def _add_foreign(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    load: Callable[[], Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]],
-) -> None:
-    """Add another package's command; one whose libraries are not installed is left out."""
-    with suppress(ModuleNotFoundError):
-        load()(commands)

@@ -7,6 +7,8 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ __all__ = [
     "STUDY",
     "Run",
     "Subparsers",
+    "add_foreign",
     "add_operator",
     "group",
     "online",
@@ -72,6 +75,16 @@ def online(
     add_operator(parser)
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     return parser
+
+
+def add_foreign(commands: Subparsers[argparse.ArgumentParser], group: str) -> None:
+    """Add other packages' commands, the entry points of ``group`` that take ``commands``.
+
+    One whose libraries are not installed is left out.
+    """
+    for entry in sorted(entry_points(group=group), key=lambda found: found.name):
+        with suppress(ModuleNotFoundError):
+            entry.load()(commands)
 
 
 def add_operator(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from larrey_server import cli_certificate, cli_on_call, cli_orders, cli_versions
 from larrey_server.cli_build import (
     STUDY,
     Subparsers,
+    add_foreign,
     group,
     online,
     open_operator,
@@ -86,6 +87,7 @@ def command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     cli_versions.add(verbs)
     cli_orders.add(verbs)
     cli_on_call.add(verbs)
+    add_foreign(verbs, "larrey.study")
 
 
 def _check(parsed: argparse.Namespace) -> int:
