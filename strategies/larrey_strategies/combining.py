@@ -23,8 +23,8 @@ Read: TypeAlias = Callable[[int, int, int], Vector]
 """Of a site's update (its place in the roster), from an element on, so many elements; each site's
 are valid until the same site is read again."""
 
-_STRETCH = 1 << 16  # elements; the sum and what is added to it fit the second-level cache
-_TOGETHER = 1 << 22  # elements of all sites' stretches
+_STRETCH = 1 << 17  # elements; the sum and what is added to it fit the second-level cache
+_TOGETHER = 1 << 20  # elements of all sites' stretches: 4 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,25 @@ def stretches(size: int, sites: int) -> Iterator[tuple[int, int]]:
         yield start, min(count, size - start)
 
 
-def aggregate(rule: Aggregator, updates: Sequence[Vector], weights: Sequence[float]) -> Vector:
+def aggregate(
+    rule: Aggregator,
+    updates: Sequence[Vector],
+    weights: Sequence[float],
+    *,
+    out: Vector | None = None,
+) -> Vector:
     """Return the aggregate of updates in memory, which are not copied, in roster order.
+
+    Args:
+        rule: of the study.
+        updates: whole ones.
+        weights: one for each.
+        out: receives the aggregate; a new vector if there is none.
 
     Raises:
         UsageError: as `settle`.
     """
-    out = np.empty_like(updates[0])
+    out = np.empty_like(updates[0]) if out is None else out
 
     def read(site: int, start: int, count: int) -> Vector:
         return updates[site][start : start + count]

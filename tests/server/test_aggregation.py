@@ -24,7 +24,7 @@ from larrey_strategies.contract import RoundFacts
 from larrey_strategies.registry import AlgorithmWords, make_algorithm
 from tests.server.peers import until
 
-SIZE = 150_001  # more than two blocks, and no multiple of one
+SIZE = 150_001  # more than one stretch, and no multiple of one
 LAYOUT = TensorLayout((("0.weight", (3, 50_000)), ("0.bias", (1,))))
 
 

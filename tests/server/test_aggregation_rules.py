@@ -21,7 +21,7 @@ from larrey_strategies.combining import aggregate
 from larrey_strategies.contract import RoundFacts
 from larrey_strategies.registry import AlgorithmWords, make_algorithm
 
-SIZE = 150_001  # more than two stretches, and no multiple of one
+SIZE = 150_001  # more than one stretch, and no multiple of one
 LAYOUT = TensorLayout((("0.weight", (3, 50_000)), ("0.bias", (1,))))
 SITES = 7
 WEIGHTS = [float(i + 1) for i in range(SITES)]

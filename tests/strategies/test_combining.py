@@ -15,7 +15,7 @@ from larrey_strategies.mean import Mean, weighted_mean
 from larrey_strategies.median import Median
 from larrey_strategies.norm_bounding import NormBounding
 
-SIZE = 150_001  # more than two stretches, and no multiple of one
+SIZE = 150_001  # more than one stretch, and no multiple of one
 
 
 def updates_of(count: int, size: int = SIZE) -> list[np.ndarray]:

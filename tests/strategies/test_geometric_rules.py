@@ -79,14 +79,20 @@ def test_krum_takes_the_first_in_the_roster_of_equals():
     assert MultiKrum(0, 2).coefficients(gram, [1.0] * 6).tolist() == [0.5, 0.5, 0, 0, 0, 0]
 
 
-def test_krum_tells_near_updates_apart_that_are_large():
-    # squared distances of about 0.01 beside squared norms of 1e8: float32 sums would not see them
-    start = np.full(10_000, 100, np.float32)
-    offsets = [0, 100, 200, 900, 1000]  # in steps of float32
-    step = np.spacing(start[0])
-    updates = [start + np.float32(k * step) for k in offsets]
-    found = np.diff(distances(gram_of(updates))[0, 1:])
-    assert np.allclose(found, np.diff(offsets[1:]) * step * 100, rtol=1e-3)
+@pytest.mark.parametrize("size", [100, 10_000, 300_000])
+def test_distances_are_right_to_a_small_part_of_the_norms(size):
+    start, *steps = np.random.default_rng(size).normal(size=(6, size)).astype(np.float32)
+    updates = [start + np.float32(0.01 * k) * step for k, step in enumerate(steps)]
+    rows = np.array(updates, np.float64)
+    expected = np.linalg.norm(rows[:, None] - rows[None, :], axis=2)
+    error = np.abs(distances(gram_of(updates)) - expected).max()
+    assert error < 4e-4 * np.linalg.norm(start)
+
+
+def test_krum_tells_updates_apart_that_differ_by_a_hundredth():
+    start, *steps = updates_of(6, 10_000)
+    shares = (0.3, 0.01, 0.02, 0.1, 0.2)
+    updates = [start + np.float32(k) * step for k, step in zip(shares, steps, strict=True)]
     assert aggregate(Krum(1), updates, [1.0] * 5).tobytes() == updates[1].tobytes()
 
 
