@@ -14,7 +14,14 @@ import threading
 from collections.abc import Sequence
 
 from larrey_client.approving import Approving
-from larrey_client.closing import Closer, Closing, answers_closer, models_closer, snapshot_closer
+from larrey_client.closing import (
+    Closer,
+    Closing,
+    answers_closer,
+    models_closer,
+    snapshot_closer,
+    states_closer,
+)
 from larrey_client.credentials import Renewal
 from larrey_client.desk import Desk
 from larrey_client.exchange import is_passing
@@ -49,7 +56,14 @@ class Agent:
         self.desk = Desk(node)
         self.approving = Approving(node, node.trainer.interrupt)
         self.closing = Closing(
-            node, (answers_closer(node), models_closer(node), snapshot_closer(node), *closers)
+            node,
+            (
+                answers_closer(node),
+                models_closer(node),
+                states_closer(node),
+                snapshot_closer(node),
+                *closers,
+            ),
         )
         self.node = node
         self._vigil = Vigil(node)

@@ -25,6 +25,7 @@ from larrey_client.arrays import flat_of, record_of
 from larrey_client.data.cohort import cached_cohort
 from larrey_client.networks import build, load_flat
 from larrey_client.remembering import (
+    KEPT,
     NOTHING,
     NOTHING_KNOWN,
     Known,
@@ -48,9 +49,7 @@ from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.contract import State
 from larrey_strategies.of_study import algorithm_of
 
-__all__ = ["KEPT", "app", "local_update", "make_app", "prepare_study"]
-
-KEPT = "larrey-kept"  # record of Flower's context with what the site keeps
+__all__ = ["app", "local_update", "make_app", "prepare_study"]
 
 _LOSS = "logistic"  # of every model in the registry: one logit, a binary label
 

@@ -40,11 +40,12 @@ from larrey_client.data.reading import Reading
 from larrey_client.data.sources import connect
 from larrey_client.device import device_lost, is_device_lost
 from larrey_client.frames import memory_file, seal
+from larrey_client.remembering import KEPT, incoming_layout, kept_layout
 from larrey_client.shared_memory import is_shared_memory_full, shared_memory_full
 from larrey_privacy.cohort import Cohort
 from larrey_protocol.encodings import encode
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import model_layout, phase_layout
+from larrey_protocol.models import phase_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout, pack
 
@@ -65,7 +66,8 @@ class Assignment:
 
     study: Study
     text: str  # the study's JSON, as the app gets it
-    layout: TensorLayout
+    layout: TensorLayout  # of what a request brings
+    kept: TensorLayout  # of what the site keeps between rounds; mostly without entries
     site: str
     data: Path
     app: str
@@ -75,17 +77,28 @@ class Assignment:
     excluded: int  # patients who were dropped; private
     cohort: Cohort | None = field(repr=False)  # None where a standard app reads for itself
 
-    def call(self, model: int, *, round_number: int, phase: str, sequence: int) -> int:
-        """Return a sealed memory file with what the app's handler makes of a model file.
+    def call(
+        self, files: Sequence[int], *, round_number: int, phase: str, sequence: int
+    ) -> list[int]:
+        """Return sealed memory files with what the app's handler makes of a model file.
 
-        That is an update after ``train``, the declared metrics after ``evaluate`` and ``query``.
+        That is an update after ``train``, the declared metrics after ``evaluate`` and ``query``;
+        after an update, what the site keeps once it was applied, if the study's objective keeps
+        anything.
+
+        Args:
+            files: the model; then what the site keeps now, absent before its first round.
+            round_number: from 1.
+            phase: which handler.
+            sequence: of the reservation in the ledger.
 
         Raises:
-            LarreyError: ``model-malformed``, ``app-not-found``, ``app-failed``,
-                ``reply-wrong-tensors`` or ``reply-wrong-metrics``; or what our own app raises.
+            LarreyError: ``model-malformed``, ``state-malformed``, ``app-not-found``,
+                ``app-failed``, ``reply-wrong-tensors`` or ``reply-wrong-metrics``; or what our own
+                app raises.
         """
         app = _load_app(self.app) if self.cohort is None else _own_app(self.cohort)
-        with _mapped(model, self.layout) as flat:
+        with _mapped(files[0], self.layout) as flat:
             content = RecordDict(
                 {
                     "arrays": record_of(self.layout, flat),
@@ -94,13 +107,30 @@ class Assignment:
             )
             message = _message(content, round_number, _MESSAGE_TYPES[phase])
             layout = phase_layout(self.study, phase)
+            context = self._context()
             if self.cohort is not None:
-                arrays = _arrays_of(app(message, self._context()))
-                return _update_file(layout, arrays, None)
-            reply = _foreign(app, message, self._context())
+                self._put_kept(context, files[1:])
+                arrays = _arrays_of(app(message, context))
+                return [_update_file(layout, arrays, None), *self._take_kept(context)]
+            reply = _foreign(app, message, context)
             if phase == "train":
-                return _update_file(layout, _arrays_of(reply), flat)
-            return seal(memory_file("metrics", [pack(layout, metrics_of(reply.content, layout))]))
+                return [_update_file(layout, _arrays_of(reply), flat)]
+            return [seal(memory_file("metrics", [pack(layout, metrics_of(reply.content, layout))]))]
+
+    def _put_kept(self, context: Context, files: Sequence[int]) -> None:
+        """Give the app what the site keeps, which is in force."""
+        for file in files:
+            with _mapped(file, self.kept, "state") as flat:
+                context.state[KEPT] = record_of(self.kept, flat)
+
+    def _take_kept(self, context: Context) -> list[int]:
+        """Return what the site would keep after this round, as a sealed file, if it keeps any."""
+        if not self.kept.entries:
+            return []
+        record = context.state[KEPT]
+        if not isinstance(record, ArrayRecord):
+            raise LarreyError("trainer-failed", "the app left no state")
+        return [_update_file(self.kept, record, None)]
 
     def warm(self) -> None:
         """Do ahead, where the app is ours, what does not depend on the model that will arrive."""
@@ -169,7 +199,8 @@ def assign(files: Sequence[int], wish: dict[str, Any], *, device: str) -> Assign
     return Assignment(
         study=study,
         text=study.model_dump_json(by_alias=True),
-        layout=model_layout(study),
+        layout=incoming_layout(study),
+        kept=kept_layout(study),
         site=wish["site"],
         data=data,
         app=app,
@@ -268,15 +299,16 @@ def _arrays_of(reply: Message) -> ArrayRecord:
 
 
 @contextlib.contextmanager
-def _mapped(model: int, layout: TensorLayout) -> Iterator[NDArray[np.float32]]:
-    """Give the values of a model file, read in place.
+def _mapped(model: int, layout: TensorLayout, what: str = "model") -> Iterator[NDArray[np.float32]]:
+    """Give the values of a model's file, or a state's, read in place.
 
     Raises:
-        LarreyError: ``model-malformed`` if the file is not in exactly the layout.
+        LarreyError: ``model-malformed``, ``state-malformed`` if the file is not in exactly the
+            layout.
     """
     head = layout.header
     if os.fstat(model).st_size != layout.nbytes or os.pread(model, len(head), 0) != head:
-        raise LarreyError("model-malformed", "the model file is not as the study says")
+        raise LarreyError(f"{what}-malformed", f"the {what} file is not as the study says")
     # The map goes when the last array on it goes; closing it earlier would be an error.
     yield np.frombuffer(mmap.mmap(model, 0, prot=mmap.PROT_READ), "<f4", offset=len(head))
 

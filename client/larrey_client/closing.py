@@ -25,6 +25,7 @@ from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
 from larrey_client.orders import Standing
 from larrey_client.records import Decision
+from larrey_client.site_states import SiteStates
 from larrey_protocol.canonical import short
 from larrey_protocol.decisions import Deleted, DeletionReceipt
 from larrey_protocol.errors import LarreyError, Refusal
@@ -39,6 +40,7 @@ __all__ = [
     "models_closer",
     "payload_closer",
     "snapshot_closer",
+    "states_closer",
     "why_close",
 ]
 
@@ -276,6 +278,18 @@ def models_closer(node: Node) -> Closer:
         for digest, size in models.kept(study):
             yield Deleted(kind="model", digest=digest, bytes=size)
         models.forget(study)
+
+    return close
+
+
+def states_closer(node: Node) -> Closer:
+    """Return what deletes what was kept for the study's algorithm."""
+
+    def close(study: str) -> Iterator[Deleted]:
+        states = SiteStates(node.store.folder)
+        for digest, size in states.kept(study):
+            yield Deleted(kind="state", digest=digest, bytes=size)
+        states.forget(study)
 
     return close
 

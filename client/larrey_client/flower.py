@@ -185,6 +185,7 @@ def _task(record: ConfigRecord) -> Task:
         model_bytes=_count(record["model_bytes"]),
         deadline_s=_seconds(record["deadline_s"]),
         peer_head=_text(record["peer_head"]),
+        applied=_count(record["applied"]),
     )
 
 

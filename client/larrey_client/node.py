@@ -45,6 +45,11 @@ class Trainer(Protocol):
     def train(self, task: TrainTask, model: int, *, timeout_s: float) -> int:
         """Return a sealed memory file with the update."""
 
+    def train_keeping(
+        self, task: TrainTask, model: int, state: int | None, *, timeout_s: float
+    ) -> tuple[int, int]:
+        """Return the update, and what the site keeps once it was applied, as sealed files."""
+
     def interrupt(self, study: str = "") -> None:
         """End the process at once if it holds this study, whatever it does; bar its training."""
 

@@ -22,10 +22,10 @@ from larrey_privacy.ledger_view import receipt_flags
 from larrey_protocol.envelope import check_update
 from larrey_protocol.errors import Refusal
 from larrey_protocol.models import phase_layout
-from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import DpSgd
 from larrey_protocol.waypoints import reached
+from larrey_strategies.drift import update_bound
 
 __all__ = ["Release"]
 
@@ -72,7 +72,7 @@ class Release:
             raise Refusal("update-malformed", "the update could still be changed")
         layout, bound = (
             phase_layout(study, task.phase),
-            norm_bound(study, self._node.site, task.phase),
+            update_bound(study, self._node.site, task.phase),
         )
         check_update(update, layout, norm_bound=bound)
         if task.phase == TRAIN:

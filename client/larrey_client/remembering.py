@@ -21,6 +21,7 @@ from larrey_strategies.contract import LocalRound, State, Vector
 from larrey_strategies.of_study import algorithm_of, facts_of, site_vectors
 
 __all__ = [
+    "KEPT",
     "NOTHING",
     "NOTHING_KNOWN",
     "Known",
@@ -32,6 +33,7 @@ __all__ = [
     "state_of",
 ]
 
+KEPT = "larrey-kept"  # record of Flower's context with what the site keeps
 NOTHING: State = MappingProxyType({})
 
 

@@ -22,6 +22,8 @@ class Task:
         model_bytes: its size as announced; the study's own layout is what counts.
         deadline_s: seconds the coordinator will wait, counted from arrival.
         peer_head: the coordinator's audit head, ``seq:hash``, recorded in the receipt.
+        applied: the last round whose update of this site was applied, 0 for none; only which of
+            this site's own states of an algorithm is in force follows from it.
     """
 
     study: str
@@ -32,6 +34,7 @@ class Task:
     model_bytes: int
     deadline_s: float
     peer_head: str = ""
+    applied: int = 0
 
     @property
     def key(self) -> tuple[str, int, str, str]:

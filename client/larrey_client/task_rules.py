@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from larrey_client.gate_facts import Refuse, StudyCase, TaskCase, Warrant
+from larrey_client.remembering import incoming_layout
 from larrey_client.task import TRAIN
 from larrey_protocol.lawful import is_named
-from larrey_protocol.models import model_layout
 
 __all__ = ["CONSENT_RULES", "LAUNCH_RULES", "LEDGER_RULES", "TASK_RULES"]
 
@@ -96,7 +96,7 @@ def _deadline(case: TaskCase) -> Refuse | None:
 
 
 def _model_size(case: TaskCase) -> Refuse | None:
-    expected = model_layout(_study(case).study).nbytes
+    expected = incoming_layout(_study(case).study).nbytes
     if case.task.model_bytes == expected:
         return None
     found = f"a model of {case.task.model_bytes} bytes, the study's has {expected}"

@@ -81,7 +81,7 @@ class _Server:
                 return self._load(frame, files), []
             if frame.get("op") == "scan":
                 return {}, [self._scan(frame, files)]
-            return {}, [self._train(frame, files)]
+            return {}, self._train(frame, files)
         except LarreyError as error:
             logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
             return _report(error), []
@@ -121,20 +121,20 @@ class _Server:
         self._warming = threading.Thread(target=run, name="warm-up", daemon=True)
         self._warming.start()
 
-    def _train(self, frame: dict[str, Any], files: list[int]) -> int:
+    def _train(self, frame: dict[str, Any], files: list[int]) -> list[int]:
         if self._assignment is None or frame.get("site") != self._assignment.site:
             raise LarreyError("study-not-loaded", "the trainer holds no such study")
         if self._warming is not None:
             self._warming.join()
         reached("trainer.training-begun")
-        update = self._assignment.call(
-            files[0],
+        made = self._assignment.call(
+            files,
             round_number=frame["round"],
             phase=frame["phase"],
             sequence=frame["sequence"],
         )
         reached("trainer.update-made")
-        return update
+        return made
 
 
 def _import_app() -> None:

@@ -14,7 +14,7 @@ from larrey_client.explain.plain import plain
 from larrey_client.frames import is_sealed
 from larrey_protocol.errors import DataError, LarreyError
 
-__all__ = ["close_files", "failure_of", "field_of", "hashes_of", "only_file"]
+__all__ = ["close_files", "failure_of", "field_of", "hashes_of", "only_file", "sealed_files"]
 
 # All that a trainer may say went wrong, since a code may leave the site: another word from it would
 # be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
@@ -39,6 +39,7 @@ _CODES = frozenset(
         "reply-wrong-tensors",
         "shared-memory-full",
         "site-not-invited",
+        "state-malformed",
         "trainer-failed",
     }
 )
@@ -67,10 +68,20 @@ def only_file(answer: dict[str, Any], fds: list[int]) -> int:
     Raises:
         LarreyError: ``trainer-failed``.
     """
-    if len(fds) == 1 and is_sealed(fds[0]):
-        return fds[0]
+    return sealed_files(fds, 1)[0]
+
+
+def sealed_files(fds: list[int], count: int) -> list[int]:
+    """Return the sealed files of an answer that must have so many; the caller closes them.
+
+    Raises:
+        LarreyError: ``trainer-failed``.
+    """
+    if len(fds) == count and all(is_sealed(fd) for fd in fds):
+        return fds
     close_files(fds)
-    raise LarreyError("trainer-failed", f"the trainer sent {len(fds)} files, expected one sealed")
+    found = f"the trainer sent {len(fds)} files, expected {count}, sealed"
+    raise LarreyError("trainer-failed", found)
 
 
 def hashes_of(answer: dict[str, Any], fds: list[int]) -> bytes:

@@ -29,7 +29,13 @@ from larrey_client.frames import (
     send_frame,
 )
 from larrey_client.shared_memory import shared_memory_full
-from larrey_client.trainer_answers import close_files, failure_of, field_of, hashes_of, only_file
+from larrey_client.trainer_answers import (
+    close_files,
+    failure_of,
+    field_of,
+    hashes_of,
+    sealed_files,
+)
 from larrey_client.trainer_process import Limits, TrainerProcess
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
@@ -207,6 +213,30 @@ class TrainerLink:
                 ``study-not-loaded``, or the code of the rule that refused the model.
             DataError: a restarted process found that the data no longer meet the contract.
         """
+        return self._train(task, [model], 1, timeout_s)[0]
+
+    def train_keeping(
+        self, task: TrainTask, model: int, state: int | None, *, timeout_s: float
+    ) -> tuple[int, int]:
+        """Return as `train` the update, and what the site keeps once it was applied.
+
+        Args:
+            task: as `train`, of a study whose objective keeps state at the site.
+            model: as `train`.
+            state: descriptor of what is kept now, None before the first; the caller keeps it.
+            timeout_s: as `train`.
+
+        Raises:
+            LarreyError: as `train`; ``state-malformed``.
+            DataError: as `train`.
+        """
+        files = [model] if state is None else [model, state]
+        update, after = self._train(task, files, 2, timeout_s)
+        return update, after
+
+    def _train(
+        self, task: TrainTask, files: Sequence[int], count: int, timeout_s: float
+    ) -> list[int]:
         deadline = time.monotonic() + timeout_s
         with self._turn:
             process = self._running()
@@ -218,8 +248,8 @@ class TrainerLink:
             if self._is_barred(task.study):  # after the process is chosen, which a stop ends
                 raise self._lost(PeerClosed())
             frame = {"op": "train", **asdict(task)}
-            answer, fds = self._ask(process, frame, [model], deadline)
-        return only_file(answer, fds)
+            fds = self._ask(process, frame, files, deadline)[1]
+        return sealed_files(fds, count)
 
     def stop(self) -> None:
         """End the process at once, whatever it does; the handle cannot be used again."""

@@ -36,12 +36,13 @@ from larrey_client.outbox import Outbox
 from larrey_client.padding import release_at
 from larrey_client.records import Answered
 from larrey_client.release import Release
+from larrey_client.remembering import incoming_layout
 from larrey_client.software import software_digest
 from larrey_client.task import TRAIN, Task
-from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_client.trained import trained
+from larrey_client.trainer_link import Loaded
 from larrey_protocol.disk import DISK_CODES, disk_code, disk_errors
 from larrey_protocol.errors import DataError, LarreyError, Refusal, TransportError
-from larrey_protocol.models import model_layout
 from larrey_protocol.refusals import ABOUT_DATA
 from larrey_protocol.study import Call, DpSgd
 from larrey_protocol.waypoints import reached
@@ -234,7 +235,7 @@ class Worker:
 
     def _train(self, request: Request, approval: StudyCase) -> Answered:
         node, task, study = self._node, request.task, approval.study
-        layout = model_layout(study)
+        layout = incoming_layout(study)
         model = fetch_model(node, self._models, request.current, layout, deadline=request.deadline)
         reached("agent.model-fetched")
         try:
@@ -279,8 +280,7 @@ class Worker:
         request.current.start_training()
         try:
             sequence = self._reserve(task, approval) if task.phase == TRAIN else 0
-            wish = TrainTask(task.study, task.round, task.phase, node.site, sequence)
-            return node.trainer.train(wish, model, timeout_s=node.settings.trainer.timeout_s)
+            return trained(node, task, approval, model, sequence)
         finally:
             request.current.stop_training()
 

@@ -128,7 +128,9 @@ class Anchor(Record):
 class Deleted(Record):
     """One thing that was deleted."""
 
-    kind: Literal["answer", "snapshot", "cache", "checkpoint", "model", "upload", "payload"]
+    kind: Literal[
+        "answer", "snapshot", "cache", "checkpoint", "model", "upload", "payload", "state"
+    ]
     digest: DigestOrNone = ""  # of its content, where it is known
     bytes: int = Field(ge=0)
 

@@ -37,7 +37,7 @@ def check_claims(study: Study) -> float | None:
     """Return the study's true epsilon if its claims hold.
 
     Raises:
-        Refusal: ``epsilon-impossible``.
+        Refusal: ``epsilon-impossible``, or as `require_algorithm`.
         UsageError: as `require_algorithm`.
     """
     require_algorithm(study)

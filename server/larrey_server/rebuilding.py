@@ -43,10 +43,11 @@ class Mender:
         Raises:
             IntegrityError: ``checkpoint-broken``: it cannot be made again.
         """
-        if self._checkpoints.holds(state.applied, state.model, state.memory):
+        if self._checkpoints.holds(state.applied, state.model, state.memory, state.request):
             return "sound"
         if state.applied == 0:
-            if self._checkpoints.begin() != state.model:
+            made = self._checkpoints.begin(), self._checkpoints.first_request()
+            if made != (state.model, state.request):
                 raise _broken(state)
             return "rebuilt"
         around, updates = self._around, self.last_updates(state)
@@ -69,7 +70,8 @@ class Mender:
             IntegrityError: ``checkpoint-broken``: it is not what the journal says, or there is
                 none.
         """
-        if outcome.code or (outcome.digest, outcome.memory) != (state.model, state.memory):
+        made = outcome.digest, outcome.memory, outcome.request
+        if outcome.code or made != (state.model, state.memory, state.request):
             raise _broken(state)
         self._checkpoints.accept(state.applied)
 

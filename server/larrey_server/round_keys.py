@@ -6,13 +6,18 @@ from dataclasses import replace
 
 from larrey_server.round_values import State, TaskKey
 
-__all__ = ["expects", "task_key"]
+__all__ = ["expects", "offered", "task_key"]
+
+
+def offered(state: State) -> str:
+    """Return the digest of the file that sites fetch for the open round."""
+    return state.request or state.model
 
 
 def task_key(state: State) -> TaskKey:
     """Return the key of the requests of the present phase."""
     plan = state.plan
-    return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, state.model)
+    return TaskKey(plan.study, state.round, plan.phases[state.phase], state.attempt, offered(state))
 
 
 def expects(state: State, site: str, key: TaskKey, code: str) -> bool:

@@ -75,6 +75,7 @@ class Task:
     model_bytes: int
     deadline_s: float  # seconds left when it was sent
     peer_head: str  # the coordinator's audit head, "seq:hash"
+    applied: int = 0  # the last round whose update of this site was applied; for site state alone
 
     @property
     def key(self) -> TaskKey:
@@ -192,6 +193,7 @@ class State:
         extended_s: seconds that persons added to the open attempt.
         is_repeat: whether sites may have stored answers, whose speed says nothing.
         memory: digest of what the strategy keeps after the last applied round, if it keeps any.
+        request: digest of what sites fetch in the model's place, empty where it is the model.
         failures: attempts of this round, or since a person's order, that fell below quorum though
             everybody answered.
         refusals: the codes with which sites made the last one of them fall.
@@ -231,6 +233,7 @@ class State:
     extended_s: float = 0.0
     is_repeat: bool = False
     memory: str = ""
+    request: str = ""
     last_asked: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     failures: int = 0
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -356,6 +359,7 @@ class Aggregated:
     code: str = ""
     metrics: Metrics = field(default_factory=dict)
     memory: str = ""  # digest of what the strategy keeps between rounds, if it keeps any
+    request: str = ""  # digest of what sites fetch in the model's place, if it is another file
 
 
 _SiteEvent: TypeAlias = SiteUp | SiteDown | SiteWindow | SiteJoined | SiteStopped

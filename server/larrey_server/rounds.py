@@ -210,8 +210,8 @@ def _aggregated(state: State, event: Aggregated) -> Step:
     there = {cell.site for cell in cells if cell.outcome == "contributed"} - set(state.missed)
     missed = tuple(site for site in state.joined if site not in there)
     state = replace(
-        state, model=event.model, memory=event.memory, applied=state.round,
-        missed=missed, metrics=event.metrics,
+        state, model=event.model, memory=event.memory, request=event.request,
+        applied=state.round, missed=missed, metrics=event.metrics,
     )  # fmt: skip
     if state.round < state.plan.rounds:
         state = replace(state, round=state.round + 1, attempt=1, is_repeat=False, extended_s=0.0)

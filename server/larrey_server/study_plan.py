@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from larrey_protocol.encodings import BLOCK, worst_error
-from larrey_protocol.models import model_layout, phase_layout
+from larrey_protocol.models import phase_layout, request_layout
 from larrey_protocol.study import Study
+from larrey_strategies.of_study import algorithm_of
 
 __all__ = ["Traffic", "encoding_words", "plan_words", "traffic_of"]
 
@@ -18,7 +19,7 @@ class Traffic:
     """Bytes of tensor files between the coordinator and one site; requests and receipts add KiB.
 
     Attributes:
-        down: of the model, once a round.
+        down: of the model and what of the strategy's state travels with it, once a round.
         up: of the update, and of a standard app's metrics, once a round.
         attempts: rounds and spare rounds, the most there can be.
     """
@@ -32,7 +33,8 @@ def traffic_of(study: Study) -> Traffic:
     """Return the bytes of a study."""
     training = study.file.training
     up = sum(phase_layout(study, call).nbytes for call in training.calls)
-    return Traffic(model_layout(study).nbytes, up, training.rounds_held)
+    down = request_layout(study, algorithm_of(study).shared).nbytes
+    return Traffic(down, up, training.rounds_held)
 
 
 def encoding_words(study: Study) -> str:

@@ -29,7 +29,9 @@ from larrey_server.journal import ContributionRow
 from larrey_server.late_answers import LateAnswers
 from larrey_server.rebuilding import Mender, rebuilt_record
 from larrey_server.receipt_check import matching_receipt
+from larrey_server.requests import Requests
 from larrey_server.round_cells import updates
+from larrey_server.round_keys import offered
 from larrey_server.round_values import (
     Action,
     Aggregate,
@@ -46,10 +48,9 @@ from larrey_server.round_values import (
     Resumed,
     Send,
     State,
-    Task,
     Ticked,
 )  # fmt: skip
-from larrey_server.rounds import advance, expects, next_wake, task_of
+from larrey_server.rounds import advance, expects, next_wake
 from larrey_server.step_record import late_record
 from larrey_server.study_messages import (
     Arrived,
@@ -85,13 +86,13 @@ class StudyRun:
         self._checkpoints = Checkpoints(around.studies, study)
         self._checking: dict[str, Arrived] = {}
         self._signed: dict[str, dict[str, bytes]] = {}  # receipts of the open attempt, by phase
-        self._sent: dict[str, Task] = {}
         self._late = LateAnswers(around.journal)
         self._offered = ""  # digest of the model that sites may fetch
         self._due = WorkQueue()
         self._looked_at = around.clock()  # what falls due since then is due, late or not
         self._mender = Mender(study, around, self._checkpoints, lambda how: post(Replayed(how)))
         self.state, self._epsilon = recall(study, around.journal)
+        self._requests = Requests(study, around, self._checkpoints, self.state.applied)
         last = self._mender.last_updates(self.state)
         self._updates = HeldUpdates(around.spool, [update for _, update in last])
 
@@ -169,7 +170,8 @@ class StudyRun:
 
     def _launched(self, event: Launched) -> None:
         if self.state.status == "waiting":
-            self.state = replace(self.state, model=self._checkpoints.begin())
+            model, request = self._checkpoints.begin(), self._checkpoints.first_request()
+            self.state = replace(self.state, model=model, request=request)
             self._feed(event)
 
     def _resumed(self, event: Resumed) -> None:
@@ -308,7 +310,8 @@ class StudyRun:
         reached("coordinator.model-made")
         metrics = mean_metrics(self._study, self.state, self._around.spool.path)
         now = self._around.clock()
-        self._feed(Aggregated(now, outcome.digest, metrics=metrics, memory=outcome.memory))
+        memory, request = outcome.memory, outcome.request
+        self._feed(Aggregated(now, outcome.digest, "", metrics, memory, request))
 
     def _aggregate(self) -> None:
         """Have the next model made of the closing round's updates."""
@@ -348,18 +351,10 @@ class StudyRun:
             case Send() if self._is_checking(action.site) or action.site not in self.state.pending:
                 pass  # its answer is here already, or an order came before
             case Send():
-                task = self._sent[action.site] = task_of(
-                    self.state,
-                    self._checkpoints.layout.nbytes,
-                    at=self._around.clock(),
-                    peer_head=self._around.journal.head(),
-                )
-                self._around.courier.send(action.site, task)
+                self._requests.send(self.state, action.site)
                 reached("coordinator.task-sent")
-            case Cancel() if action.site in self._sent:
-                self._around.courier.cancel(action.site, self._sent.pop(action.site))
             case Cancel():
-                pass  # it was away all the time
+                self._requests.cancel(action.site)
             case Aggregate():
                 self._aggregate()
 
@@ -370,6 +365,7 @@ class StudyRun:
             self._signed.clear()
         if ended:
             self._checking.clear()  # nobody will hear what the worker finds
+        self._requests.applied(cells, self.state.applied)
         if self.state.round != before.round or ended:
             applied = [] if ended else [c.update for c in cells if c.outcome == "contributed"]
             self._updates.close_round(applied, [a.update for a in self._checking.values()])
@@ -384,7 +380,7 @@ class StudyRun:
     def _offer(self) -> None:
         """Let sites fetch the newest model, no older one, and none after the end."""
         state, spool = self.state, self._around.spool
-        model = "" if state.status == "ended" else state.model
+        model = "" if state.status == "ended" else offered(state)
         if model == self._offered or (state.status == "halted" and not self._offered):
             return
         if model:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from larrey_protocol.errors import IntegrityError
 from larrey_protocol.models import phase_layout
-from larrey_protocol.norms import norm_bound
 from larrey_protocol.signed import Receipt
 from larrey_protocol.study import Study
 from larrey_server.aggregator import Outcome
 from larrey_server.study_messages import Arrived, Checked, Surroundings
+from larrey_strategies.drift import update_bound
 
 __all__ = ["ask", "own_failure", "told"]
 
@@ -40,7 +40,7 @@ def ask(
     around.aggregator.check(
         around.spool.path(answer.update),
         phase_layout(study, answer.key.phase),
-        norm_bound(study, answer.site, answer.key.phase),
+        update_bound(study, answer.site, answer.key.phase),
         lambda outcome: post(Checked(answer, receipt, outcome, trial)),
     )
 

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from larrey_protocol.errors import UsageError
 from larrey_protocol.study import Study
 from larrey_strategies.algorithm import Algorithm
+from larrey_strategies.combinations import check, setting_of
 from larrey_strategies.contract import RoundFacts
 from larrey_strategies.drift import update_bound
-from larrey_strategies.fedavg import Plain
 from larrey_strategies.registry import make_algorithm, words_of
 
 __all__ = ["algorithm_of", "facts_of", "require_algorithm", "site_vectors"]
-
-_WIRED = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
 
 
 def algorithm_of(study: Study) -> Algorithm:
@@ -33,32 +30,17 @@ def require_algorithm(study: Study) -> Algorithm:
     """Return the study's algorithm if it can be run as the study says, on every site.
 
     Raises:
-        UsageError: as `make_algorithm`; ``objective-unused`` where a standard app would train in
-            its own way; ``update-unbounded`` where the border could not tell an honest update.
+        UsageError: as `make_algorithm`; ``update-unbounded`` where the border could not tell an
+            honest update.
+        Refusal: as `larrey_strategies.combinations.check` says.
     """
     algorithm = algorithm_of(study)
-    _require_wired(study)
-    app = study.file.training.app
-    if app and not isinstance(algorithm.objective, Plain):
-        raise UsageError(
-            "objective-unused",
-            f"app '{app}' trains in its own way and would ignore the study's objective",
-            "Take a strategy with plain local training, or leave the app out.",
-        )
     for site in study.file.site_names:
         update_bound(study, site)
+    refusal = check(words_of(study.file.training), setting_of(study))
+    if refusal is not None:
+        raise refusal
     return algorithm
-
-
-def _require_wired(study: Study) -> None:
-    training = study.file.training
-    words = (training.objective, training.aggregator, training.optimizer)
-    if any(words) or training.aggregator_parameters or training.strategy not in _WIRED:
-        raise UsageError(
-            "algorithm-not-run-yet",
-            f"the coordinator cannot run '{training.strategy}' with these parts yet",
-            f"Take one of {', '.join(_WIRED)}.",
-        )
 
 
 def facts_of(study: Study, *, share: float = 1.0) -> RoundFacts:

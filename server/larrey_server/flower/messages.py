@@ -1,6 +1,7 @@
 """What a task and its answer look like inside a Flower message: one ConfigRecord, no tensors.
 
-Request: study, round, phase, attempt, model, model_bytes, deadline_s, peer_head.
+Request: study, round, phase, attempt, model, model_bytes, deadline_s, peer_head,
+    applied (the last round whose update of this site was applied).
 Reply: study, round, phase, attempt, model (as asked), update (digest or empty), code (or empty);
 only update and code from a site that could not read the request.
 """
