@@ -41,6 +41,7 @@ from larrey_lab.flamby.measure import (
 from larrey_lab.flamby.published import SEEDS, Row
 from larrey_lab.flamby.spent import spent
 from larrey_lab.flamby.tasks import Array
+from larrey_protocol.errors import FileError
 
 _ROOT = Path(__file__).parent.parent
 _CLAIMED, _DELTA = 1.0, 1e-4  # the published row that is looked at closely
@@ -72,7 +73,11 @@ class Arms:
 def main() -> int:
     options = _options()
     start = time.perf_counter()
-    benchmarks = {"heart": heart()} | _tcga(options.tcga)
+    try:
+        benchmarks = {"heart": heart()} | _tcga(options.tcga)
+    except FileError as error:
+        print(error, file=sys.stderr)
+        return 2
     figures: list[Figure] = []
     notes: list[str] = []
     rows = {
