@@ -341,7 +341,7 @@ def play(entry: Entry, field: Field) -> float:
     began = time.monotonic()
     try:
         SCENARIOS[entry.play](field)
-    except AssertionError as error:
+    except (AssertionError, LarreyError, OSError) as error:
         error.add_note(_facts(field))  # before it is mended
         raise
     finally:
@@ -372,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 seconds[entry.play] = play(entry, field)
                 said = f"{seconds[entry.play]:6.1f} s  survived"
-            except AssertionError:
+            except (AssertionError, LarreyError, OSError):
                 said = f"    failed\n{traceback.format_exc()}"
             sys.stdout.write(f"{entry.id:4} {entry.play:26} {said}\n")
             sys.stdout.flush()

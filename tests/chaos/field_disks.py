@@ -71,7 +71,7 @@ def readonly_site(field: Field) -> None:
     digest = field.hospitals.propose(field.study(rounds=3))
     field.order("alpha", "hold")
     with _takes_no_writes(field, "gamma"):
-        until(lambda: "state-read-only" in field.gamma.tail())
+        until(lambda: "Read-only file system" in field.gamma.tail())
         with field.hospitals.operator() as operator:
             operator.launch(digest)
         until(lambda: field.state(digest, "alpha") == "working")
@@ -122,8 +122,8 @@ def corrupted_checkpoint(field: Field) -> None:
     until(lambda: field.state(digest, "gamma") == "working")
     model = proofs.final_model(field.stand.workspace, digest)
     number = proofs.applied(field.stand.workspace, digest)
-    folder = _state(field) / "studies" / digest.removeprefix("sha256:")
-    newest = folder / f"{number}.safetensors"
+    folder = _state(field) / "studies" / digest.removeprefix("sha256:")[:12]
+    newest = folder / f"round-{number:04d}.safetensors"
     content = newest.read_bytes()
     newest.unlink()
     newest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -16,6 +16,7 @@ from tests.system.hospitals import Facts
 
 _AFTER_S = 4.0  # that a fault is felt after it ended: pauses before a new connection
 _CERTAIN = frozenset({"partition", "stall", "reset"})  # nothing passes while they last
+_STARVED = 0.5  # of an attempt; a quiet machine stays below a tenth
 _CLOSED = frozenset({"round-applied", "round-not-applied"})
 
 
@@ -24,11 +25,11 @@ def complaints(ran: Ran) -> Iterator[str]:
     if not ran.ended:
         yield "it hung"
         return
-    opened: dict[tuple[int, int], float] = {}
+    opened: dict[tuple[int, int], Facts] = {}
     for event in ran.events:
         place = event.get("round", 0), event.get("attempt", 0)
         if event.get("event") == "round-opened":
-            opened[place] = event["at"]
+            opened[place] = event
         elif event.get("event") in _CLOSED:
             yield from _of_attempt(ran, event, opened.get(place))
     for at, code in ran.pauses:
@@ -91,14 +92,37 @@ def _gave(certificate: Certificate, number: int, site: str) -> bool:
     return site in contributors(certificate, number)
 
 
-def _of_attempt(ran: Ran, event: Facts, since: float | None) -> Iterator[str]:
+def excused(ran: Ran) -> int:
+    """Return in how many attempts a site's programs, or the coordinator's, got no processor."""
+    opened: dict[tuple[int, int], Facts] = {}
+    count = 0
+    for event in ran.events:
+        place = event.get("round", 0), event.get("attempt", 0)
+        if event.get("event") == "round-opened":
+            opened[place] = event
+        elif event.get("event") in _CLOSED and place in opened:
+            start = opened[place]
+            count += any(_was_starved(site, start, event) for site in event["sites"])
+    return count
+
+
+def _of_attempt(ran: Ran, event: Facts, opening: Facts | None) -> Iterator[str]:
     where = f"round {event['round']} attempt {event['attempt']}"
-    if since is None:
+    if opening is None:
         yield f"{where} closed and had not opened"
         return
     for site, cell in event["sites"].items():
-        if problem := _unfounded(ran, site, cell["outcome"], since, event["at"]):
+        problem = _unfounded(ran, site, cell["outcome"], opening["at"], event["at"])
+        is_missing = cell["outcome"] != "contributed"
+        if problem and not (is_missing and _was_starved(site, opening, event)):
             yield f"{where}: {problem}"
+
+
+def _was_starved(site: str, opening: Facts, event: Facts) -> bool:
+    """Return whether a thread on its way waited for a processor for half of an attempt."""
+    before, after = (one.get("waited", {}).get(site, {}) for one in (opening, event))
+    longest = max((s - before.get(thread, 0.0) for thread, s in after.items()), default=0.0)
+    return bool(longest > _STARVED * (event["at"] - opening["at"]))
 
 
 def _unfounded(ran: Ran, site: str, outcome: str, since: float, at: float) -> str:

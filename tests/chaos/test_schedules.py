@@ -10,7 +10,7 @@ import pytest
 from larrey_protocol.signed import Certificate, Contribution
 from tests.chaos.proxy import KINDS, Fault, Kind
 from tests.chaos.schedules import Strike, scaled, schedule
-from tests.chaos.storm_rules import certificate_complaints, complaints
+from tests.chaos.storm_rules import certificate_complaints, complaints, excused
 from tests.chaos.weather import QUORUM, Ran, study_of
 from tests.system.hospitals import Facts
 
@@ -85,6 +85,24 @@ def test_a_site_that_nothing_struck_has_to_contribute() -> None:
     long_before = struck("stall", 1.0, 2.0)
     assert list(complaints(ran_with(long_before, outcome="late")))
     assert list(complaints(ran_with(struck("stall", 10.5, 1.0), outcome="late"))) == []
+
+
+@pytest.mark.parametrize(("waited", "is_excused"), [(1.1, True), (0.9, False)])
+def test_a_site_that_got_no_processor_for_half_a_round_may_be_late(
+    waited: float, is_excused: bool
+) -> None:
+    ran = ran_with(outcome="late")
+    for event, seconds in zip(ran.events, (5.0, 5.0 + waited), strict=True):
+        event["waited"] = {"alpha": {"1": seconds}, "beta": {"2": 9.0}}
+    assert bool(list(complaints(ran))) is not is_excused
+    assert excused(ran) == is_excused
+
+
+def test_no_busy_machine_excuses_what_came_through_a_dead_line() -> None:
+    ran = ran_with(struck("partition", 9.0, 5.0))
+    for event, seconds in zip(ran.events, (0.0, 2.0), strict=True):
+        event["waited"] = {"alpha": {"1": seconds}}
+    assert list(complaints(ran))
 
 
 def test_nothing_comes_through_a_line_that_passes_nothing() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from larrey_server.round_opening import QUORUM_STOPS
 from tests.chaos.proxy import Line, Network
 from tests.chaos.schedules import Strike
 from tests.chaos.stand import APPS, Stand
-from tests.system.hospitals import DATASET, Facts, Hospitals, make_study, table, until
+from tests.system.hospitals import (
+    DATASET,
+    Facts,
+    Hospitals,
+    descendants,
+    make_study,
+    table,
+    until,
+)
 
 DEADLINE_S = 2.0  # the unit: it stands for ten minutes
 ROUNDS = 5
@@ -156,11 +164,30 @@ class Weather:
 
     def _follow(self, operator: Operator, ran: Ran) -> None:
         for event in operator.watch(ran.study.digest):
+            if event.get("round"):
+                event["waited"] = {
+                    site: waited([self.stand.coordinator.pid, self.stand.sites[site].pid])
+                    for site in self.lines
+                }
             ran.events.append(event)
             if event.get("event") == "study-paused":
                 ran.pauses.append((event["at"], event["code"]))
             if event.get("event") == "study-ended":
                 ran.ended = True
+
+
+def waited(pids: Sequence[int]) -> dict[str, float]:
+    """Return by thread the seconds for which programs were ready and had no processor, so far.
+
+    The kernel counts them (second number of schedstat); none where it does not.
+    """
+    found = {}
+    for pid in [one for top in pids for one in (top, *descendants(top))]:
+        with suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):
+                    found[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+    return found
 
 
 @contextmanager
