@@ -47,6 +47,8 @@ def on_call(verb: str, subject: str = "", reason: str = "it lies") -> Order:
         ("include", "beta", present(excluded=("beta",))),
         ("extend", "600", present()),
         ("retry", "", present()),
+        ("include", "beta", present(out=("beta",), includable=("beta",))),
+        ("retry", "", present(status="gathering", is_pausing=True)),
         ("retry", "", present(status="paused", stop="pause", stop_code="below-quorum")),
         ("retry", "", present(status="paused", stop="pause", stop_code="too-few-sites")),
     ],
@@ -68,6 +70,7 @@ def test_an_order_on_call_that_fits_is_taken(verb: str, subject: str, state: Pre
         (on_call("exclude", "beta"), present(out=("beta",)), "already-out"),
         (on_call("include", "gamma"), present(), "not-invited"),
         (on_call("include", "beta"), present(), "not-excluded"),
+        (on_call("include", "beta"), present(out=("beta",)), "not-excluded"),
         (on_call("extend", "600"), present(status="gathering"), "nothing-to-extend"),
         (on_call("extend", "600"), present(status="paused", stop="pause"), "nothing-to-extend"),
         (on_call("extend", "soon"), present(), "bad-seconds"),
@@ -147,6 +150,37 @@ def test_an_included_site_takes_part_from_the_next_round_on(
         until(lambda: operator.find(digest)["applied"] == 1)
     with federation.site("beta") as beta:
         assert beta.work().fields["round"] == 2
+
+
+@pytest.mark.parametrize("way", ["include", "approve"])
+def test_a_site_that_declined_comes_back_by_order_or_by_a_newer_approval(
+    running: tuple[Federation, str], way: str
+) -> None:
+    federation, digest = running
+    coordinator = federation.hub.coordinator
+    with federation.site("beta") as beta, federation.operator() as operator:
+        assert beta.give(beta.work(), code="budget-exhausted").accepted
+        until(lambda: site_of(operator.find(digest), "beta")["state"] == "declined")
+        coordinator.commander.join_late(digest)  # its approval is the old one
+        assert site_of(operator.find(digest), "beta")["state"] == "declined"
+        if way == "include":
+            operator.command(digest, "include", "beta")
+        else:
+            assert beta.approve(digest, answered_at="1.0").recorded
+        until(lambda: site_of(operator.find(digest), "beta")["state"] != "declined")
+        answer(federation, "alpha")
+        assert beta.work().fields["round"] == 2
+
+
+def test_a_site_that_revoked_is_not_brought_back_by_an_order(
+    running: tuple[Federation, str],
+) -> None:
+    federation, digest = running
+    with federation.site("beta") as beta, federation.operator() as operator:
+        assert beta.approve(digest, "revoked").recorded
+        until(lambda: site_of(operator.find(digest), "beta")["state"] == "declined")
+        with pytest.raises(Refusal, match="not-excluded"):
+            operator.command(digest, "include", "beta")
 
 
 def test_an_extension_moves_the_deadline_of_the_open_round(
