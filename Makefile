@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: chaos-field help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-demo bench-heart bench-rand bench-flamby bench-boundary chaos-kills \
+	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary chaos-kills \
 	chaos soak
 
 help: ## list the commands
@@ -69,6 +69,8 @@ bench-rand: $(READY) ## price of privacy and of federation, RAND health insuranc
 	$(PY) -m bench.rand
 bench-flamby: $(READY) ## FLamby's tables reproduced and beaten, by TCGA_BRCA=<folder> too
 	$(PY) -m bench.flamby $(if $(TCGA_BRCA),--tcga $(TCGA_BRCA))
+bench-aggregate: $(READY) ## mean and robust rules, beside a plain copy and Flower
+	$(PY) -m bench.aggregate
 bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
 	$(PY) -m bench.boundary
 
