@@ -84,7 +84,7 @@ def average(job: Averaging) -> str:
 
     Raises:
         IntegrityError: ``file-changed`` if an input has not the size that its layout says.
-        UsageError: as `make_algorithm`; ``too-few-sites`` as `settle`.
+        UsageError: as `make_algorithm`; ``too-few-updates`` as `settle`.
         OSError: a file cannot be read or written; nothing takes a new name then.
     """
     algorithm = make_algorithm(job.words)

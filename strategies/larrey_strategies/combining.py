@@ -63,7 +63,7 @@ def settle(rule: Aggregator, weights: Sequence[float], size: int, read: Read) ->
     """Return ``rule`` for these updates of ``size`` elements; a geometric rule reads them once.
 
     Raises:
-        UsageError: ``too-few-sites``, for a rule whose bound needs more.
+        UsageError: ``too-few-updates``, for a rule whose bound needs more.
     """
     everybody = tuple(range(len(weights)))
     if not isinstance(rule, GeometricRule):

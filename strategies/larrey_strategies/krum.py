@@ -43,7 +43,7 @@ class Krum:
         """Return 1 for the chosen update, 0 for every other.
 
         Raises:
-            UsageError: ``too-few-sites``, below ``fewest``.
+            UsageError: ``too-few-updates``, below ``fewest``.
         """
         return _mean_of_best(gram, int(self.f), 1)
 
@@ -68,7 +68,7 @@ class MultiKrum:
         """Return 1/m for the chosen updates, 0 for every other.
 
         Raises:
-            UsageError: ``too-few-sites``, below ``fewest``.
+            UsageError: ``too-few-updates``, below ``fewest``.
         """
         return _mean_of_best(gram, int(self.f), int(self.m))
 
@@ -81,7 +81,7 @@ def _mean_of_best(gram: Gram, f: int, m: int) -> NDArray[np.float64]:
     sites = len(gram)
     if sites < _fewest(f):
         text = f"Krum with f = {f} needs {_fewest(f)} updates, found {sites}"
-        raise UsageError("too-few-sites", text, "Ask for more contributors a round, or lower f.")
+        raise UsageError("too-few-updates", text, "Ask for more contributors a round, or lower f.")
     squared = np.sort(distances(gram) ** 2, axis=1)  # each row begins with its own zero
     scores = squared[:, : max(2, sites - f - 1)].sum(axis=1)
     best = np.argsort(scores, kind="stable")[:m]

@@ -120,7 +120,7 @@ def test_too_few_updates_for_a_rule_make_no_model(tmp_path: Path, aggregator: Ag
     task = job(tmp_path, AlgorithmWords("krum", {"f": 3}))
     with pytest.raises(UsageError, match="needs 9 updates, found 7"):
         average(task)
-    assert ask(aggregator, task) == Outcome(code="too-few-sites")
+    assert ask(aggregator, task) == Outcome(code="too-few-updates")
     assert made(tmp_path) == ["model-0"]
 
 
