@@ -95,6 +95,7 @@ class History(RuleBasedStateMachine):
         spent = self.state.spares_left < before.spares_left
         if isinstance(event, Replied) and spent and before.pending == (event.reply.site,):
             self.failures += 1
+            assert self.state.status != "open"
             self.rest_until = self.now + min(2.0 * 4 ** (self.failures - 1), 3.0)
         elif before.status != self.state.status == "open":
             by_person = event_name(event) in {"retry", "resume"}

@@ -127,6 +127,9 @@ class Histories(History):
     @rule(code=st.sampled_from(["trainer-crashed", "device-lost"]), spared=st.sets(site_names))
     def passing_refusals(self, code: str, spared: set[str]) -> None:
         """Everybody who was asked answers, some of them that they cannot do it now."""
+        for site in SITES:
+            self.opens(site, 0.0)
+            self.up_again(site)
         self.some_answer(sorted(spared))
         for site in SITES:
             if site in self.state.pending and site in self.state.asked:
