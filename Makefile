@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: chaos-field help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary chaos-kills \
+	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary bench-simulate pfl chaos-kills \
 	chaos soak
 
 help: ## list the commands
@@ -82,6 +82,14 @@ chaos-field: $(READY) ## ten failures of hospital federations, played; figures i
 	$(PY) tests/chaos field --out $(or $(OUT),runs/chaos)
 chaos-kills: $(READY) ## SIGKILL at every named point of a round; figures into OUT=runs/chaos
 	$(PY) tests/chaos kills --out $(or $(OUT),runs/chaos)
+
+bench-simulate: $(READY) simulation pfl ## 100 and 1,000 simulated sites, beside pfl-research and Flower
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m bench.simulate
+# Apart, as it wants an older dp-accounting; where it cannot be had, the bench says so.
+pfl: $(READY) ## pfl-research, the peer of bench-simulate (into .tools, from PyPI)
+	test -e .tools/pfl/.ready || { $(PY) -m venv .tools/pfl && .tools/pfl/bin/python -m pip install \
+		--quiet --disable-pip-version-check pfl==0.6.0 "numpy==$$($(PY) -c 'import numpy; print(numpy.__version__)')" \
+		&& touch .tools/pfl/.ready; } || { rm -rf .tools/pfl; echo "pfl 0.6 could not be installed" >&2; }
 
 UV := .venv/bin/uv pip compile pyproject.toml --override requirements/without-torch.txt --universal \
 	--python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from larrey_protocol.tensors import TensorLayout
 __all__ = ["flat_of", "record_of", "tensors_of"]
 
 _STYPE = "numpy.ndarray"  # Flower's name for the .npy form
+_PREFIX = 10  # bytes: magic, version 1.0, length of the header's text
 
 
 def record_of(layout: TensorLayout, flat: NDArray[np.float32]) -> ArrayRecord:
@@ -62,6 +64,7 @@ def flat_of(record: ArrayRecord, layout: TensorLayout) -> NDArray[np.float32]:
     return flat
 
 
+@lru_cache(maxsize=256)
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     npy.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -72,16 +75,19 @@ def _view(array: Array) -> NDArray[Any]:  # Any: the type is what the caller che
     """Return the array behind ``.npy`` bytes, sharing them."""
     if array.stype != _STYPE:
         raise _wrong("has an array in a foreign encoding")
-    stream = io.BytesIO(array.data)
+    data = array.data
+    begin = _PREFIX + int.from_bytes(data[_PREFIX - 2 : _PREFIX], "little")
     try:
-        shape, is_fortran, kind = _read_npy_header(stream)
-        values = np.frombuffer(array.data, kind, math.prod(shape), stream.tell())
+        shape, is_fortran, kind = _read_npy_header(data[:begin])
+        values = np.frombuffer(data, kind, math.prod(shape), begin)
     except ValueError as error:
         raise _wrong("has an unreadable array") from error
     return values.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _read_npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+@lru_cache(maxsize=256)  # a simulation reads the same few headers a thousand times a round
+def _read_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    stream = io.BytesIO(header)
     if npy.read_magic(stream) != (1, 0):
         raise ValueError("expected version 1.0, the only one for plain arrays")
     return npy.read_array_header_1_0(stream)
