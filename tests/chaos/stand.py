@@ -60,6 +60,7 @@ class Program:
         self._is_wanted = threading.Event()
         self._is_wanted.set()
         self._killed_before: dict[str, int] = {}  # at a label, when it was last armed
+        self._ready_before = 0  # how often it was, when it was last started
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper = threading.Thread(target=self._keep, name=name, daemon=True)
         folder.mkdir(parents=True)
@@ -101,7 +102,13 @@ class Program:
 
     def await_ready(self) -> None:
         """Wait until it works; no sooner than after its present start."""
-        until(lambda: 0 < self.count("started-by-stand") <= self._times_ready(), _READY_S)
+
+        def is_ready() -> bool:
+            process = self._process
+            is_up = process is not None and process.poll() is None
+            return is_up and self._times_ready() > self._ready_before
+
+        until(is_ready, _READY_S)
 
     def arm(self, *orders: tuple[str, int]) -> None:
         """Have it die at a label, the n-th time it comes there; then, restarted, at the next."""
@@ -152,6 +159,7 @@ class Program:
             if failed:
                 self._stopping.wait(_RESTART_S)
             self._note("started-by-stand")
+            self._ready_before = self._times_ready()
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     self._command,

@@ -25,13 +25,7 @@ def complaints(ran: Ran) -> Iterator[str]:
     if not ran.ended:
         yield "it hung"
         return
-    opened: dict[tuple[int, int], Facts] = {}
-    for event in ran.events:
-        place = event.get("round", 0), event.get("attempt", 0)
-        if event.get("event") == "round-opened":
-            opened[place] = event
-        elif event.get("event") in _CLOSED:
-            yield from _of_attempt(ran, event, opened.get(place))
+    yield from (text for text, is_excused in _problems(ran) if not is_excused)
     for at, code in ran.pauses:
         if not _had_no_quorum(ran, at):
             yield f"it paused for {code} although quorum was there"
@@ -93,29 +87,27 @@ def _gave(certificate: Certificate, number: int, site: str) -> bool:
 
 
 def excused(ran: Ran) -> int:
-    """Return in how many attempts a site's programs, or the coordinator's, got no processor."""
+    """Return how often a site that nothing struck was missing because it got no processor."""
+    return sum(is_excused for *_, is_excused in _problems(ran))
+
+
+def _problems(ran: Ran) -> Iterator[tuple[str, bool]]:
+    """Yield what the schedule says against the outcomes, and whether a busy machine excuses it."""
     opened: dict[tuple[int, int], Facts] = {}
-    count = 0
     for event in ran.events:
         place = event.get("round", 0), event.get("attempt", 0)
         if event.get("event") == "round-opened":
             opened[place] = event
-        elif event.get("event") in _CLOSED and place in opened:
-            start = opened[place]
-            count += any(_was_starved(site, start, event) for site in event["sites"])
-    return count
-
-
-def _of_attempt(ran: Ran, event: Facts, opening: Facts | None) -> Iterator[str]:
-    where = f"round {event['round']} attempt {event['attempt']}"
-    if opening is None:
-        yield f"{where} closed and had not opened"
-        return
-    for site, cell in event["sites"].items():
-        problem = _unfounded(ran, site, cell["outcome"], opening["at"], event["at"])
-        is_missing = cell["outcome"] != "contributed"
-        if problem and not (is_missing and _was_starved(site, opening, event)):
-            yield f"{where}: {problem}"
+        elif event.get("event") in _CLOSED:
+            where = f"round {event['round']} attempt {event['attempt']}"
+            if not (opening := opened.get(place)):
+                yield f"{where} closed and had not opened", False
+                continue
+            for site, cell in event["sites"].items():
+                outcome = cell["outcome"]
+                if problem := _unfounded(ran, site, outcome, opening["at"], event["at"]):
+                    is_missing = outcome != "contributed"
+                    yield f"{where}: {problem}", is_missing and _was_starved(site, opening, event)
 
 
 def _was_starved(site: str, opening: Facts, event: Facts) -> bool:
