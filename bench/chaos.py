@@ -187,6 +187,7 @@ def _transfer(fragment: Fragment) -> list[Tally]:
 def _field(fragment: Fragment) -> list[Tally]:
     facts, part = fragment.facts, fragment.part
     found = [Tally(part, name, 1, 1, seconds) for name, seconds in facts["seconds"].items()]
+    found += [Tally(part, f"{name} (not played)", 0, 0) for name in facts["scenarios_not_played"]]
     missed = facts["scenarios_played"] - facts["scenarios_survived"]
     return found + ([Tally(part, "scenarios that failed", missed, 0)] if missed else [])
 

@@ -286,6 +286,9 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
+MOUNTING = (*MOUNTED, readonly_data, full_shared_memory)  # need mounts of their own
+
+
 def _late(field: Field, study: str) -> list[tuple[int, str]]:
     with proofs.looking(field.stand.workspace) as journal:
         found = [r for r in journal.audit() if (r.study, r.action) == (study, "answer-late")]
@@ -362,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execvp("unshare", [*_APART, sys.executable, *sys.argv[:1], "field", *given, "--apart"])
     chosen = [e for e in listed() if e.play in SCENARIOS and (not options.id or e.id in options.id)]
     seconds: dict[str, float] = {}
-    skipped = [] if options.apart else [e for e in chosen if SCENARIOS[e.play] in MOUNTED]
+    skipped = [] if options.apart else [e for e in chosen if SCENARIOS[e.play] in MOUNTING]
     for entry in skipped:
         chosen.remove(entry)
         sys.stdout.write(f"{entry.id:4} {entry.play:26} not played: no mounts are allowed here\n")
