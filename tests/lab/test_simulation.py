@@ -15,6 +15,7 @@ from larrey_lab.simulation.data import simulated
 from larrey_lab.simulation.partition import Partition
 from larrey_lab.simulation.run import simulate
 from larrey_lab.tables import write_csv
+from larrey_protocol.errors import Refusal
 from larrey_server.cli import main
 
 STUDY = Path(__file__).parents[2] / "examples" / "heart" / "study.toml"
@@ -136,3 +137,11 @@ def test_a_terminal_sees_a_bar_that_ends_full():
     assert shown.count("\r") <= 101
     assert shown.endswith("100 %, 5000 of 5000 answers\n")
     assert "░" not in shown.rsplit("\r", 1)[1]
+
+
+def test_a_combination_that_no_site_would_run_is_refused_here_too(study, cohorts):
+    """Krum picks noise where each site adds its own."""
+    words = {"strategy": "krum", "parameters": {"f": 0.0}}
+    with pytest.raises(Refusal, match="noise") as refused:
+        simulate(simulated(with_training(study, **words), cohorts, NATURAL))
+    assert refused.value.code == "krum-under-noise"

@@ -117,7 +117,7 @@ def rounds(
     """Give the global model after each round.
 
     Raises:
-        UsageError: ``too-few-sites``, from an aggregator whose bound needs more.
+        UsageError: ``too-few-updates``, from an aggregator whose bound needs more.
     """
     algorithm, who = plan.algorithm, present or Everyone()
     params, state = start, algorithm.init(start)

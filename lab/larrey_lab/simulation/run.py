@@ -20,6 +20,7 @@ from larrey_protocol.errors import UsageError
 from larrey_protocol.models import initial_parameters, model_layout, request_layout
 from larrey_protocol.study import Study
 from larrey_strategies.contract import Vector
+from larrey_strategies.of_study import require_algorithm
 
 __all__ = ["Engine", "Outcome", "simulate"]
 
@@ -66,10 +67,11 @@ def simulate(
 
     Raises:
         UsageError: ``app-not-simulated``, ``ray-missing``; of the study's algorithm.
-        Refusal: as the ClientApp's.
+        Refusal: as `require_algorithm` and the ClientApp.
     """
     study, split = what.study, what.split
     _require_own_app(study)
+    require_algorithm(study)
     who = present or Everyone()
     expected = sum(
         len(who(number, len(study.weights))) for number in range(1, study.file.training.rounds + 1)
