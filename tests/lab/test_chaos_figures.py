@@ -21,7 +21,10 @@ STORM = {
     "faults": {"reset": 3, "stall": 2}, "seconds_lost_a_fault": {"reset": 0.5, "stall": 1.0},
     "schedules_run": 2, "schedules_survived": 2, "rounds_lost": 0,
 }  # fmt: skip
-FIELD = {"scenarios_played": 2, "scenarios_survived": 1, "seconds": {"slow_site": 8.0}}
+FIELD = {
+    "scenarios_played": 2, "scenarios_survived": 1, "seconds": {"slow_site": 8.0},
+    "scenarios_not_played": ["full_disk"],
+}  # fmt: skip
 SOAK = {
     "rounds": 500, "faults_injected": 40, "faults": {"kill-node": 40}, "looks": {"a": 90},
     "memory_growth_ratio_coordinator": 1.01, "memory_growth_ratio_node": 1.2, "files_growth": 0,

@@ -107,7 +107,7 @@ def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
         "variables": [{"name": "a", "kind": "number", "unit": forged, "range": (0, 1)}],
         "model": {"name": "logistic", "hidden": [], "parameters": 1},
         "training": {"rounds": 1, "spare_rounds": 0, "local_steps": 1}
-        | {"app": forged, "strategy": forged},
+        | {"app": forged, "strategy": forged, "algorithm": {}},
         "privacy": {"mechanism": "none"},
         "leaves": {"bytes_per_round": 1, "encoding": "float32", "tensors": [], "metrics": []},
     }
