@@ -120,8 +120,10 @@ def _late(event: Facts) -> str:
 def _overdue(event: Facts) -> str:
     site, name = event["site"], event["status"]["name"]
     said = f"{site} needs more time than a round may take: what it trained cost epsilon for nothing"
-    if event["is_left_out"]:
-        said += ", again; it is not asked while the others are a quorum"
+    if event["asked_next"]:
+        said += (
+            f", again; while the others are a quorum, it is asked in round {event['asked_next']}"
+        )
     return f"{said}; next: larrey study extend {name} SECONDS, or exclude {name} {site}"
 
 

@@ -10,9 +10,9 @@ from larrey_server.round_values import Cell, Outcome, Reply, State
 __all__ = [
     "MAY_RETURN",
     "OUTSIDE",
-    "TOO_OFTEN",
     "abandoned",
     "answered",
+    "asked_next",
     "cells_of",
     "has_quorum",
     "is_hopeless",
@@ -25,7 +25,7 @@ __all__ = [
 
 OUTSIDE = "outside-window"  # the code of a site that was asked at the wrong hour
 MAY_RETURN = STANDING_REFUSALS - {"approval-revoked"}  # a person may ask again after these
-TOO_OFTEN = 2  # rounds in a row of which a site used up all the time
+_TOO_OFTEN = 2  # rounds in a row of which a site used up all the time
 
 
 def members(state: State) -> tuple[str, ...]:
@@ -62,8 +62,20 @@ def refusals(state: State) -> dict[str, str]:
 
 
 def is_too_slow(state: State, site: str) -> bool:
-    """Return whether a site trains for nothing: no round lasts as long as it takes."""
-    return state.overdue.get(site, 0) >= TOO_OFTEN
+    """Return whether a site would train for nothing: no round lasts as long as it takes."""
+    return state.round < asked_next(state, site)
+
+
+def asked_next(state: State, site: str) -> int:
+    """Return the round that asks a site again which used up whole rounds, 0 where each one does.
+
+    It is left out of one round, then of two, of four and so on: what it pays in vain grows with
+    the logarithm of the rounds, and a site that is well again comes back though nobody told.
+    """
+    count = state.overdue.get(site, 0)
+    if count < _TOO_OFTEN or site not in state.last_asked:
+        return 0
+    return state.last_asked[site][0] + 1 + (1 << min(count - _TOO_OFTEN, 30))
 
 
 def has_quorum(state: State, sites: tuple[str, ...]) -> bool:

@@ -8,10 +8,10 @@ which a site outside its training window gets when the window opens.
 Who was late gets twice the time it had, until that is all there is. A site that used up even that
 is asked as before, but waited for only a twentieth of the deadline longer than the slowest of the
 others, then half of that, and so on, until it answers or connects anew: a hung site does not make
-every round last to its deadline. After two such rounds in a row it is not asked while the others
-are a quorum, since its training would cost epsilon for nothing, until a person extends a round or
-includes it, it connects anew, or an answer that comes late proves that it needs less than the
-deadline.
+every round last to its deadline. After two such rounds in a row it is left out of the next one
+while the others are a quorum, since its training would cost epsilon for nothing, then of the next
+two, four and so on, until it answers; or a person extends a round or includes it, it connects anew,
+or an answer that comes late proves that it needs less than the deadline.
 
 After an attempt that sites' passing refusals made fall below quorum the next one waits: a spare
 attempt is for what may be over by then.
@@ -137,7 +137,8 @@ def learned_late(state: State, at: float) -> State:
         if waited < _NEARLY * min(had, whole):  # it was asked late, or a person cut it short
             continue
         if site in state.overdue or waited >= _NEARLY * whole:
-            count = state.overdue.get(site, 0) + 1
+            is_repeat = state.last_asked.get(site, (0, 0.0))[0] == state.round
+            count = state.overdue.get(site, 0) + (not is_repeat)
             asked = {**state.last_asked, site: (state.round, state.asked[site])}
             overdue = {**state.overdue, site: count}
             state = replace(state, overdue=overdue, last_asked=asked)

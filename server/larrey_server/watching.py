@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from larrey_protocol.study import Study
-from larrey_server.round_cells import TOO_OFTEN, is_too_slow, members
+from larrey_server.round_cells import asked_next, is_too_slow, members
 from larrey_server.round_clock import due, is_outside
 from larrey_server.round_opening import QUORUM_STOPS, missing
 from larrey_server.round_values import Cell, Metrics, State
@@ -218,9 +218,9 @@ def _members(before: State, after: State) -> list[_Facts]:
 def _overdue(before: State, after: State) -> list[_Facts]:
     """Return whose training was paid for and not used; a repeated round may use it still."""
     return [
-        {"event": "site-overdue", "site": site, "is_left_out": is_too_slow(after, site)}
+        {"event": "site-overdue", "site": site, "asked_next": asked_next(after, site)}
         for site, count in after.overdue.items()
-        if before.overdue.get(site, 0) < count <= TOO_OFTEN and after.attempt == before.attempt
+        if before.overdue.get(site, 0) < count and after.attempt == before.attempt
     ]
 
 

@@ -148,6 +148,33 @@ def test_a_site_that_was_too_slow_twice_is_not_asked_while_the_others_are_a_quor
     assert (state.cells[2].outcome, state.cells[2].code) == ("absent", "too-slow")
 
 
+def test_a_site_that_stays_too_slow_is_asked_less_and_less_often_but_never_given_up() -> None:
+    state, now, asked = opened(replace(PLAN, rounds=40)), 0.0, []
+    for number in range(1, 41):
+        asked += [number] if "gamma" in state.pending else []
+        state, _ = answer_all(state, ("alpha", "beta"), now + 1.0)
+        now += 60.0
+        state, _ = play(state, Ticked(now), Aggregated(now, f"m{number}"))
+    assert asked == [1, 2, 4, 7, 12, 21, 38]
+
+
+def test_a_site_that_is_well_again_is_back_although_nobody_told() -> None:
+    state, _ = answer_all(slow(MANY), ("alpha", "beta"), 121.0)
+    state, _ = play(state, Aggregated(121.0, "m3"))
+    assert state.pending == SITES
+    state, _ = play(state, reply(state, "gamma", 122.0))
+    assert state.overdue == {}
+
+
+def test_attempts_of_one_round_are_one_round_of_a_slow_site() -> None:
+    state = opened(ALL)
+    for at in (600.0, 1200.0, 1800.0):
+        state, _ = answer_all(state, ("alpha", "beta"), at - 1.0)
+        state, _ = play(state, Ticked(at))
+    assert (state.round, state.attempt, state.overdue) == (1, 4, {"gamma": 1})
+    assert state.pending == SITES
+
+
 @pytest.mark.parametrize("change", [{"quorum": 3}, {"required": ("gamma",)}])
 def test_a_slow_site_without_which_there_is_no_round_is_asked(change: dict[str, object]) -> None:
     state = slow(MANY)
@@ -191,8 +218,18 @@ def test_watchers_are_told_that_a_site_trains_for_nothing_and_what_to_do() -> No
     facts = describe(STUDY, slow(MANY), at=121.0, checking=(), epsilon={})
     line = next(lines([{**event, "status": facts, "at": 0.0}]))
     assert "larrey study extend sketch SECONDS" in line
+    assert "again" not in line
     assert "exclude sketch gamma" in line
     assert "gamma:left-out (too-slow)" in said(facts)
+
+
+def test_watchers_are_told_when_a_site_that_was_too_slow_again_is_asked_next() -> None:
+    before, _ = answer_all(slow(MANY, 1), ("alpha", "beta"), 61.0)
+    after, _ = play(before, Ticked(120.0))
+    (event,) = (e for e in changes(before, after, ()) if e["event"] == "site-overdue")
+    facts = describe(STUDY, after, at=120.0, checking=(), epsilon={})
+    line = next(lines([{**event, "status": facts, "at": 0.0}]))
+    assert "while the others are a quorum, it is asked in round 4;" in line
 
 
 def test_an_overdue_site_whose_round_is_repeated_trained_for_something() -> None:
