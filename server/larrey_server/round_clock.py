@@ -6,9 +6,9 @@ history has until the deadline of the phase, as has everybody at most. It counts
 which a site outside its training window gets when the window opens.
 
 Who was late gets twice the time it had, until that is all there is. A site that used up even that
-is asked as before, but waited for only a twentieth of the deadline longer than the slowest of the
-others, then half of that, and so on, until it answers or connects anew: a hung site does not make
-every round last to its deadline. After two such rounds in a row it is left out of the next one
+is asked as before, but waited for only as if it were the slowest of the others (or as it was when
+it was fastest), until it answers or connects anew: a hung site does not make every round last to
+its deadline. After two such rounds in a row it is left out of the next one
 while the others are a quorum, since its training would cost epsilon for nothing, then of the next
 two, four and so on, until it answers; or a person extends a round or includes it, it connects anew,
 or an answer that comes late proves that it needs less than the deadline.
@@ -57,14 +57,14 @@ def deadline(state: State) -> float:
 
 def allowance(state: State, site: str) -> float:
     """Return how many seconds a site has for the present phase, were there no end of the round."""
-    slack = state.plan.deadline_s * _SLACK
-    if site in state.overdue:
-        return _slowest(state) + slack * 0.5 ** (state.overdue[site] - 1)
     rows = _history(state, site)
-    if not rows:
+    if site in state.overdue:
+        usual = max(_slowest(state), min(map(sum, rows), default=0.0))
+    elif rows:
+        usual = _usual(rows)
+    else:
         return state.plan.deadline_s
-    usual = _quantile([work for work, _ in rows]) + _quantile([move for _, move in rows])
-    return state.plan.patience * usual + slack
+    return state.plan.patience * usual + state.plan.deadline_s * _SLACK
 
 
 def due(state: State, site: str) -> float | None:
@@ -156,10 +156,19 @@ def forgiven(state: State, site: str) -> State:
 
 
 def _slowest(state: State) -> float:
-    """Return how long the slowest answer to the present phase took, 0 without one."""
-    phase = state.plan.phases[state.phase]
-    taken = (r.work_s + r.transfer_s for r in state.replies if r.phase == phase and not r.code)
-    return max(taken, default=0.0)
+    """Return how long the slowest answer to the present phase took, 0 without one.
+
+    Where answers may have been stored, it is what their sites usually take if that is more.
+    """
+    phase, is_repeat = state.plan.phases[state.phase], state.is_repeat
+    good = [reply for reply in state.replies if reply.phase == phase and not reply.code]
+    usual = [_usual(rows) for r in good if is_repeat and (rows := _history(state, r.site))]
+    return max([*usual, *(reply.work_s + reply.transfer_s for reply in good)], default=0.0)
+
+
+def _usual(rows: Sequence[tuple[float, float]]) -> float:
+    """Return how long answers of a site take, from what work and transfer took of the last ones."""
+    return _quantile([work for work, _ in rows]) + _quantile([move for _, move in rows])
 
 
 def _history(state: State, site: str) -> tuple[tuple[float, float], ...]:
