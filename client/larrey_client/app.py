@@ -43,15 +43,14 @@ from larrey_privacy.noise import NoiseStream
 from larrey_privacy.sampler import PoissonSampler
 from larrey_privacy.training import Correction, TrainingPlan, train_plain, train_round
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import layer_sizes, model_layout
+from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
+from larrey_protocol.tasks import label_values, loss_name
 from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.contract import State
 from larrey_strategies.of_study import algorithm_of
 
 __all__ = ["app", "local_update", "make_app", "prepare_study"]
-
-_LOSS = "logistic"  # of every model in the registry: one logit, a binary label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +152,12 @@ def _workplace(text: str, device: str) -> _Workplace:
     """
     study = Study.model_validate_json(text)
     network = build(study)
-    admit(network, loss_named(_LOSS), row_shape=layer_sizes(study)[:1])
+    admit(
+        network,
+        loss_named(loss_name(study.contract)),
+        row_shape=(study.contract.feature_count,),
+        labels=label_values(study.contract),
+    )
     contract = study.contract.model_dump_json(by_alias=True)
     return _Workplace(
         study,
@@ -187,7 +191,7 @@ def _plan(study: Study, site: str) -> TrainingPlan:
         sampling_rate=privacy.sampling_rate,
         expected_batch=study.expected_batch(site),
         max_rows=study.contract.unit.max_rows,
-        loss=_LOSS,
+        loss=loss_name(study.contract),
     )
 
 

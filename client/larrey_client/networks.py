@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from larrey_protocol.errors import Refusal
+from larrey_protocol.model_file import Packaged
 from larrey_protocol.models import layer_sizes
 from larrey_protocol.study import Study
 
@@ -21,9 +23,23 @@ __all__ = ["build", "export_flat", "load_flat"]
 
 
 def build(study: Study) -> nn.Sequential:
-    """Return the study's network, its parameters zero; the output is one logit "(rows, 1)"."""
+    """Return the study's network, its parameters zero; it gives "(rows, outputs)".
+
+    Raises:
+        Refusal: ``model-not-installed`` for a packaged model that this site does not have.
+    """
+    model = study.file.model
+    if isinstance(model, Packaged):
+        raise Refusal(
+            "model-not-installed",
+            f"the study needs the model package '{model.package}'",
+            "Ask the consortium for the wheel.",
+        )
+    return _dense(list(pairwise(layer_sizes(study.contract, model))))
+
+
+def _dense(sizes: list[tuple[int, int]]) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    sizes = list(pairwise(layer_sizes(study)))
     for i, (inputs, outputs) in enumerate(sizes):
         # By way of "meta", so that torch's global random generator stays untouched; `to_empty`
         # would import sympy, half a second of every trainer's start.

@@ -71,7 +71,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
             "outcome": contract.label.column,
             "model": {
                 "name": file.model.name,
-                "hidden": list(file.model.hidden),
+                "hidden": list(getattr(file.model, "hidden", ())),
                 "parameters": model_layout(study).size,
             },
             "training": {

@@ -6,26 +6,33 @@ the same names (`larrey_client.networks`), and a contract test holds the two tog
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from larrey_protocol.contract import Contract
 from larrey_protocol.encodings import Encoding
+from larrey_protocol.model_file import Dense, Packaged
 from larrey_protocol.study import Study
+from larrey_protocol.tasks import output_count
 from larrey_protocol.tensors import TensorLayout
 
 __all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout", "request_layout"]
 
+_Entries = tuple[tuple[str, tuple[int, ...]], ...]
 
-def layer_sizes(study: Study) -> tuple[int, ...]:
-    """Return the widths from input to output; the output is one logit."""
-    return (study.contract.feature_count, *study.file.model.hidden, 1)
+
+def layer_sizes(contract: Contract, model: Dense) -> tuple[int, ...]:
+    """Return the widths of a dense network from input to output."""
+    return (contract.feature_count, *model.hidden, output_count(contract))
 
 
 def model_layout(study: Study) -> TensorLayout:
     """Return the model's tensors in the order in which they travel."""
-    return _layers(layer_sizes(study))
+    return _layout(_entries(study))
 
 
 def request_layout(study: Study, shared: tuple[str, ...] = ()) -> TensorLayout:
@@ -49,32 +56,45 @@ def phase_layout(study: Study, phase: str) -> TensorLayout:
     Updates are encoded as the study says, metrics never.
     """
     if phase == "train":
-        return _layers(layer_sizes(study), study.file.training.encoding)
+        return _layout(_entries(study), study.file.training.encoding)
     return TensorLayout(tuple((name, (1,)) for name in study.file.training.metrics))
 
 
 def initial_parameters(study: Study) -> NDArray[np.float32]:
     """Return the flat public starting point: zeros for one layer, He-uniform weights for more.
 
-    He et al. 2015, arXiv:1502.01852, equation 10, as a uniform law; biases are zero.
+    He et al. 2015, arXiv:1502.01852, equation 10, as a uniform law, over all dimensions but the
+    first; a weight of one dimension is a norm's scale and one; biases are zero.
     """
-    layout = model_layout(study)
+    layout, model = model_layout(study), study.file.model
     flat = np.zeros(layout.size, np.float32)
-    if not study.file.model.hidden:
+    if isinstance(model, Dense) and not model.hidden:
         return flat
-    random = np.random.Generator(np.random.PCG64(study.file.model.seed))
+    random = np.random.Generator(np.random.PCG64(model.seed))
     for (name, shape), view in zip(layout.entries, layout.views(flat), strict=True):
-        if name.endswith("weight"):
-            limit = (6.0 / shape[1]) ** 0.5
+        if not name.endswith("weight"):
+            continue
+        if len(shape) == 1:
+            view.fill(1.0)
+        elif shape:
+            limit = (6.0 / math.prod(shape[1:])) ** 0.5
             random.random(dtype=np.float32, out=view)  # in place: no second copy of a large model
             np.subtract(view, np.float32(0.5), out=view)
             np.multiply(view, np.float32(2 * limit), out=view)
     return flat
 
 
-@lru_cache(maxsize=64)  # a layout keeps its header, which each request is compared with
-def _layers(widths: tuple[int, ...], encoding: Encoding = "float32") -> TensorLayout:
+def _entries(study: Study) -> _Entries:
+    """Return name and shape of each parameter."""
+    model = study.file.model
+    if isinstance(model, Packaged):
+        return tuple((tensor.name, tensor.shape) for tensor in model.tensors)
     entries: list[tuple[str, tuple[int, ...]]] = []
-    for i in range(len(widths) - 1):
-        entries += [(f"{i}.weight", (widths[i + 1], widths[i])), (f"{i}.bias", (widths[i + 1],))]
-    return TensorLayout(tuple(entries), encoding)
+    for i, (inputs, outputs) in enumerate(pairwise(layer_sizes(study.contract, model))):
+        entries += [(f"{i}.weight", (outputs, inputs)), (f"{i}.bias", (outputs,))]
+    return tuple(entries)
+
+
+@lru_cache(maxsize=64)  # a layout keeps its header, which each request is compared with
+def _layout(entries: _Entries, encoding: Encoding = "float32") -> TensorLayout:
+    return TensorLayout(entries, encoding)

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.contract import Contract
 from larrey_protocol.errors import FileError
+from larrey_protocol.model_file import Model
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
 __all__ = [
@@ -60,20 +61,6 @@ class Head(Record):
     purpose: Purpose
     permit: PermitReference
     contract: str = "contract.toml"
-
-
-class Model(Record):
-    """A model of the installed registry."""
-
-    name: Literal["logistic", "mlp"]
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field((), max_length=64)
-    seed: int = Field(0, ge=0, lt=2**32)  # of the public initial parameters; never reaches noise
-
-    @model_validator(mode="after")
-    def _hidden_fits(self) -> Model:
-        if (self.name == "mlp") != bool(self.hidden):
-            raise ValueError("hidden = [...] belongs to model mlp and only to it")
-        return self
 
 
 class Training(Record):
