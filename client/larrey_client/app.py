@@ -34,6 +34,7 @@ from larrey_client.remembering import (
     kept_layout,
     next_state,
     parted,
+    state_now,
     state_of,
 )
 from larrey_privacy.admission import admit
@@ -131,7 +132,8 @@ def local_update(  # noqa: PLR0913 - a round's own facts, by name
         sequence: of the reservation in the site's ledger; 0 where there is none.
         known: what the algorithm knows beside the model.
     """
-    load_flat(network, start)
+    known = Known(known.shared, state_now(study, known))
+    load_flat(network, algorithm_of(study).begin(start, known.state))
     plan, correction = _plan(study, site), _correction(study, start, known)
     sampler = PoissonSampler()
     if not isinstance(study.file.privacy, DpSgd):
@@ -198,12 +200,11 @@ def _plan(study: Study, site: str) -> TrainingPlan:
 def _correction(study: Study, start: NDArray[np.float32], known: Known) -> Correction | None:
     """Return the objective's addition to each noised gradient, None if its paper has none."""
     algorithm = algorithm_of(study)
-    before = known.state or algorithm.site_init(start)
-    if algorithm.correction(start, start, before, known.shared) is None:
+    if algorithm.correction(start, start, known.state, known.shared) is None:
         return None
 
-    def correction(now: NDArray[np.float32], begin: NDArray[np.float32]) -> NDArray[np.float32]:
-        addition = algorithm.correction(now, begin, before, known.shared)
+    def correction(now: NDArray[np.float32], _: NDArray[np.float32]) -> NDArray[np.float32]:
+        addition = algorithm.correction(now, start, known.state, known.shared)
         return np.zeros_like(now) if addition is None else addition
 
     return correction

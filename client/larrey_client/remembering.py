@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larrey_protocol.encodings import decode, encode
-from larrey_protocol.models import model_layout, request_layout
+from larrey_protocol.models import initial_parameters, model_layout, request_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.contract import LocalRound, State, Vector
@@ -30,6 +30,7 @@ __all__ = [
     "kept_layout",
     "next_state",
     "parted",
+    "state_now",
     "state_of",
 ]
 
@@ -93,7 +94,14 @@ def next_state(study: Study, *, start: Vector, known: Known, delta: Vector) -> S
     """
     algorithm = algorithm_of(study)
     local = LocalRound(start, _as_read(study, delta), known.shared, facts_of(study))
-    return algorithm.site_step(known.state or algorithm.site_init(start), local)
+    return algorithm.site_step(state_now(study, known), local)
+
+
+def state_now(study: Study, known: Known) -> State:
+    """Return what the site keeps now; before its first round, what follows from the first model."""
+    if known.state or not kept_layout(study).entries:
+        return known.state
+    return algorithm_of(study).site_init(initial_parameters(study))
 
 
 def _as_read(study: Study, delta: Vector) -> Vector:

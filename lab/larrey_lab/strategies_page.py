@@ -19,6 +19,7 @@ from larrey_strategies.registry import (
     OPTIMIZERS,
     PRESETS,
     AlgorithmWords,
+    word_of,
 )
 
 __all__ = ["PAGE", "strategies_page"]
@@ -103,7 +104,7 @@ def _parameters(kind: type) -> Iterator[str]:
         number = "whole, " if get_args(hint)[:1] == (int,) else ""
         what = next((note for note in notes if isinstance(note, str)), "")
         default = "none" if field.default is dataclasses.MISSING else f"{field.default:g}"
-        yield f"| `{field.name}` | {number}{allowed} | {default} | {what} |"
+        yield f"| `{word_of(field.name)}` | {number}{allowed} | {default} | {what} |"
 
 
 def _combinations() -> Iterator[str]:
@@ -123,7 +124,7 @@ def _combinations() -> Iterator[str]:
         (other,) = {_verdict(_of(objective, a, optimizer)) for a in AGGREGATORS if a != "mean"}
         yield f"| {objective} | {optimizer} | {mean} | {other} |"
     yield ""
-    yield "SCAFFOLD and FedDyn come whole: one half of either is `parts-mismatch`."
+    yield "SCAFFOLD, FedDyn and MR-MTL come whole: one half of any is `parts-mismatch`."
     yield from ("", "| code | why | what to do |", "|---|---|---|")
     for rule in RULES:
         yield f"| `{rule.code}` | {rule.reason} | {rule.next_step} |"
@@ -153,4 +154,4 @@ def _example(kind: type) -> dict[str, float]:
     whole: Any = kind  # Any: as above
     needed = [f for f in dataclasses.fields(whole) if f.default is dataclasses.MISSING]
     hints = get_type_hints(kind)
-    return {field.name: 2 if hints[field.name] is int else 0.25 for field in needed}
+    return {word_of(field.name): 2 if hints[field.name] is int else 0.25 for field in needed}

@@ -15,8 +15,12 @@ control variate is a mean of noised gradients, so that a site's is at most N / P
 update without it, P = lr times the sum of c_s), and the mean over sites at most the largest of
 theirs; ``c - c_i`` then adds P (|c| + |c_i|). A site's gradient term of FedDyn follows
 ``g' = g - a delta`` with ``delta = N + R g`` (R: lr times the signed sum of c_s), a geometric sum
-over the rounds; it adds R |g|. What an encoding rounds enters both, since they are computed from
-what the coordinator reads. The tail is then shared by all sites and rounds of the study.
+over the rounds; it adds R |g|. A model of a site's own that is pulled to the mean of all starts its
+steps away from that mean and comes ``1 - P`` of the way nearer (``1 - P = pull * R``). All models
+begin as one; where each is ``M`` away from there at most, so is their mean, so that a round adds
+``|1 - P| 2 M`` to an update, and M grows to ``(|P| + |1 - P|) M + N``. What an encoding rounds
+enters all, since they are computed from what the coordinator reads. The tail is then shared by all
+sites and rounds of the study.
 """
 
 from __future__ import annotations
@@ -43,11 +47,12 @@ class Drift:
     Attributes:
         pull: factor of ``w - w_global``, at least 0.
         memory: of the site: ``variate`` is SCAFFOLD's ``c - c_i``; ``gradient`` is FedDyn's
-            ``-g_i``, which moves by ``-pull * update`` a round.
+            ``-g_i``, which moves by ``-pull * update`` a round; ``model`` is MR-MTL's own model of
+            a site, where its training begins.
     """
 
     pull: float = 0.0
-    memory: Literal["", "variate", "gradient"] = ""
+    memory: Literal["", "variate", "gradient", "model"] = ""
 
 
 NO_DRIFT = Drift()
@@ -100,6 +105,13 @@ def _remembering(
     if drift.memory == "variate":
         largest = max(_noised(study, privacy, name, weights, tail) for name in names)
         return own + 2 * largest * (1 + lost) / (1 - 2 * lost)
+    if drift.memory == "model":
+        largest = max(_noised(study, privacy, name, weights, tail) for name in names)
+        nearer, away = abs(drift.pull * path), 0.0
+        for _ in range(training.rounds_held):
+            moved = largest + nearer * 2 * away
+            away = (abs(1 - drift.pull * path) + nearer) * away + largest + lost * moved
+        return own + nearer * 2 * away
     shrink = abs(1 - drift.pull * path) + drift.pull * lost * abs(path)
     memory, step = 0.0, drift.pull * own * (1 + lost)
     for _ in range(training.rounds_held):

@@ -47,6 +47,10 @@ class Algorithm:
         """Return a site's state before its first round."""
         return self.objective.site_init(params)
 
+    def begin(self, w_global: Vector, site_state: State) -> Vector:
+        """Return where a site's training begins, from which its update is counted."""
+        return self.objective.begin(w_global, site_state)
+
     def correction(
         self, w: Vector, w_global: Vector, site_state: State, shared: State
     ) -> Vector | None:

@@ -5,9 +5,9 @@ mathematics that a part rests on (SCAFFOLD's c is the mean of all c_i, or it is 
 one paper that need each other are `larrey_strategies.registry`'s ``parts-mismatch``.
 
 What does combine and may surprise: every part with per-site DP costs no epsilon, as it works on
-released updates; SCAFFOLD and FedDyn go with float16 and int8, because a site's state is computed
-from the update as the coordinator decodes it; with secure aggregation too, because their servers
-need the mean alone.
+released updates; SCAFFOLD, FedDyn and MR-MTL go with float16 and int8, because a site's state is
+computed from the update as the coordinator decodes it; with secure aggregation too, because
+their servers need the mean alone.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ RULES = (
     Rule(
         "objective-needs-mean",
         "the server's state is the mean of the sites' states only if updates are averaged; under"
-        " another rule the corrections no longer cancel",
+        " another rule the corrections no longer cancel, and MR-MTL's model is no mean",
         "Take aggregator 'mean', or objective 'plain' or 'fedprox'.",
         _state_without_mean,
     ),

@@ -67,7 +67,7 @@ class LocalRound:
     """What a site's own state may be computed from after its local training: released values.
 
     Attributes:
-        start: the round's global model.
+        start: the round's global model; training began at ``LocalObjective.begin``.
         delta: the update as the coordinator reads it: clipped and noised under DP, encoded and
             decoded again, so that the site's state and the server's are of the same numbers.
         shared: what of the server's state came with the model.
@@ -108,13 +108,21 @@ class LocalObjective(Protocol):
 
     Everything here is a function of released values (P18): the noised local model, the round's
     global model, state of the server that came with it, the site's own state derived from those.
-    It is added after the noise and costs no epsilon.
+    It is added after the noise and costs no epsilon. Whoever trains gives ``correction`` the
+    round's global model, wherever training began.
     """
 
     needs: ClassVar[tuple[str, ...]]  # names of the server's state that it must be given
 
     def site_init(self, params: Vector) -> State:
-        """Return a site's state before its first round; empty if the paper has none."""
+        """Return a site's state before its first round, empty if the paper has none.
+
+        ``params`` is the study's first model, whichever round is the site's first.
+        """
+        ...
+
+    def begin(self, w_global: Vector, site_state: State) -> Vector:
+        """Return where local training begins, from which the update is counted."""
         ...
 
     def correction(

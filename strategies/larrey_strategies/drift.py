@@ -12,6 +12,7 @@ from larrey_strategies.contract import LocalObjective
 from larrey_strategies.fedavg import Plain
 from larrey_strategies.feddyn import FedDyn
 from larrey_strategies.fedprox import FedProx
+from larrey_strategies.mr_mtl import MrMtl
 from larrey_strategies.registry import make_algorithm, words_of
 from larrey_strategies.scaffold import Scaffold
 
@@ -31,6 +32,8 @@ def drift_of(objective: LocalObjective) -> Drift:
             return Drift(pull=mu)
         case FedDyn(alpha=alpha):
             return Drift(pull=alpha, memory="gradient")
+        case MrMtl(lambda_=pull):
+            return Drift(pull=pull, memory="model")
         case Scaffold():
             return Drift(memory="variate")
     kind = type(objective).__name__

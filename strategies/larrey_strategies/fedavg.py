@@ -42,6 +42,10 @@ class Plain:
         """Return no state."""
         return {}
 
+    def begin(self, w_global: Vector, site_state: State) -> Vector:
+        """Return the global model."""
+        return w_global
+
     def correction(
         self, w: Vector, w_global: Vector, site_state: State, shared: State
     ) -> Vector | None:

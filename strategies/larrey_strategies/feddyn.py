@@ -49,6 +49,10 @@ class FedDyn:
         """Return ``g_i`` of zeros."""
         return {"g_i": np.zeros_like(params)}
 
+    def begin(self, w_global: Vector, site_state: State) -> Vector:
+        """Return the global model."""
+        return w_global
+
     def correction(
         self, w: Vector, w_global: Vector, site_state: State, shared: State
     ) -> Vector | None:

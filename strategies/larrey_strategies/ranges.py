@@ -62,8 +62,9 @@ def require_ranges(part: DataclassInstance) -> None:
     hints = get_type_hints(type(part), include_extras=True)
     for field in fields(part):
         value, hint = getattr(part, field.name), hints[field.name]
+        name = field.name.removesuffix("_")  # of Python's own words
         for allowed in getattr(hint, "__metadata__", ()):
             if isinstance(allowed, Range) and value not in allowed:
-                raise ValueError(f"{field.name} must be in {allowed}, found {value:g}")
+                raise ValueError(f"{name} must be in {allowed}, found {value:g}")
         if getattr(hint, "__origin__", float) is int and not float(value).is_integer():
-            raise ValueError(f"{field.name} must be a whole number, found {value:g}")
+            raise ValueError(f"{name} must be a whole number, found {value:g}")

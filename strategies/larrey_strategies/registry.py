@@ -31,6 +31,7 @@ from larrey_strategies.geometric_median import GeometricMedian
 from larrey_strategies.krum import Krum, MultiKrum
 from larrey_strategies.mean import Mean
 from larrey_strategies.median import Median
+from larrey_strategies.mr_mtl import MrMtl
 from larrey_strategies.norm_bounding import NormBounding
 from larrey_strategies.scaffold import Scaffold
 from larrey_strategies.trimmed_mean import TrimmedMean
@@ -45,11 +46,18 @@ __all__ = [
     "Preset",
     "make_algorithm",
     "names",
+    "word_of",
     "words_of",
 ]
 
 OBJECTIVES: Mapping[str, type[LocalObjective]] = MappingProxyType(
-    {"plain": Plain, "fedprox": FedProx, "scaffold": Scaffold, "feddyn": FedDyn}
+    {
+        "plain": Plain,
+        "fedprox": FedProx,
+        "scaffold": Scaffold,
+        "feddyn": FedDyn,
+        "mr-mtl": MrMtl,
+    }
 )
 AGGREGATORS: Mapping[str, type[Aggregator]] = MappingProxyType(
     {
@@ -73,6 +81,7 @@ OPTIMIZERS: Mapping[str, type[ServerOptimizer]] = MappingProxyType(
         "fednova": FedNova,
         "scaffold": Scaffold,
         "feddyn": FedDyn,
+        "mr-mtl": MrMtl,
     }
 )
 
@@ -92,6 +101,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "fedprox": Preset(objective="fedprox"),
         "scaffold": Preset(objective="scaffold", optimizer="scaffold"),
         "feddyn": Preset(objective="feddyn", optimizer="feddyn"),
+        "mr-mtl": Preset(objective="mr-mtl", optimizer="mr-mtl"),
     }
     | {name: Preset(optimizer=name) for name in OPTIMIZERS if name not in OBJECTIVES}
     | {name: Preset(aggregator=name) for name in AGGREGATORS if name != "mean"}
@@ -157,6 +167,11 @@ def words_of(training: _Training) -> AlgorithmWords:
     )
 
 
+def word_of(field_name: str) -> str:
+    """Return a field's name in a study: ``lambda_`` is ``lambda``, a word of Python's own."""
+    return field_name.removesuffix("_")
+
+
 def names() -> tuple[str, ...]:
     """Return the strategies a study may name."""
     return tuple(PRESETS)
@@ -219,13 +234,13 @@ def _made(
     table: str = "training.parameters",
 ) -> _Part:
     """Return a part with those of the values that it has a field for."""
-    known = {each.name: each for each in dataclasses.fields(_dataclass(kind))}
+    known = {word_of(each.name): each for each in dataclasses.fields(_dataclass(kind))}
     for key, each in known.items():
         if each.default is dataclasses.MISSING and key not in values:
             text = f"{name} needs a value for '{key}'"
             raise UsageError("missing-parameter", text, f"Add {key} to [{table}].")
     try:
-        return kind(**{key: value for key, value in values.items() if key in known})
+        return kind(**{known[key].name: value for key, value in values.items() if key in known})
     except ValueError as error:
         raise UsageError("invalid-parameter", f"{name}: {error}", "Correct it.") from error
 
@@ -249,7 +264,7 @@ def _near(name: str, valid: Collection[str]) -> str:
 
 
 def _fields(kind: type) -> set[str]:
-    return {each.name for each in dataclasses.fields(_dataclass(kind))}
+    return {word_of(each.name) for each in dataclasses.fields(_dataclass(kind))}
 
 
 def _dataclass(kind: type) -> Any:  # Any: a Protocol cannot say that its classes are dataclasses

@@ -50,6 +50,10 @@ class Scaffold:
         """Return control variate ``c_i`` of zeros."""
         return {"c_i": np.zeros_like(params)}
 
+    def begin(self, w_global: Vector, site_state: State) -> Vector:
+        """Return the global model."""
+        return w_global
+
     def correction(
         self, w: Vector, w_global: Vector, site_state: State, shared: State
     ) -> Vector | None:

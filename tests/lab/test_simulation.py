@@ -33,9 +33,9 @@ def test_the_app_in_the_simulator_makes_the_models_of_the_rehearsal(study, cohor
     assert np.array_equal(simulate(what).model, models[-1])
 
 
-@pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
+@pytest.mark.parametrize("strategy", ["scaffold", "feddyn", "mr-mtl"])
 def test_what_a_site_keeps_is_the_same_in_messages_and_in_the_rehearsal(study, cohorts, strategy):
-    parameters = {"alpha": 0.1} if strategy == "feddyn" else {}
+    parameters = {"feddyn": {"alpha": 0.1}, "mr-mtl": {"lambda": 0.1}}.get(strategy, {})
     plain = with_training(
         without_privacy(study), strategy=strategy, parameters=parameters, local_steps=3, rounds=3
     )

@@ -24,6 +24,7 @@ PARAMETERS: dict[str, dict[str, float]] = {
     "fedadam": {"eta": 0.05},
     "fedyogi": {"eta": 0.05},
     "feddyn": {"alpha": 1.0},
+    "mr-mtl": {"lambda": 0.5},
     "trimmed-mean": {"beta": 0.34},
     "krum": {"f": 1},
     "multi-krum": {"f": 1, "m": 2},

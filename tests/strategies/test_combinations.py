@@ -26,7 +26,7 @@ def test_every_preset_fits_a_study_without_extras(name):
 
 
 def expected(objective: str, aggregator: str, optimizer: str) -> str:
-    halves = {"scaffold", "feddyn"}
+    halves = {"scaffold", "feddyn", "mr-mtl"}
     if objective != optimizer and halves & {objective, optimizer}:
         return "parts-mismatch"
     if aggregator != "mean" and objective in halves:
@@ -66,11 +66,11 @@ def test_per_site_noise_goes_with_all_but_krum(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_app_takes_its_own_steps(name):
     found = code(words(name), Setting(8, app=True))
-    own = name in {"fedprox", "scaffold", "feddyn", "fednova"}
+    own = name in {"fedprox", "scaffold", "feddyn", "mr-mtl", "fednova"}
     assert found == ("app-trains-itself" if own else "")
 
 
-@pytest.mark.parametrize("name", ["scaffold", "feddyn"])
+@pytest.mark.parametrize("name", ["scaffold", "feddyn", "mr-mtl"])
 def test_states_at_sites_go_with_secure_aggregation_and_noise(name):
     assert code(words(name), Setting(2, per_site_dp=True, secure_aggregation=True)) == ""
 

@@ -84,6 +84,7 @@ def test_inputs_are_left_untouched(algorithm):
     kept = list(before.arrays)
     shared = {name: before.state[name] for name in algorithm.shared}
     algorithm.correction(updates[0], before.params, before.site_states[0], shared)
+    algorithm.begin(before.params, before.site_states[0])
     before.round(updates)
     assert [array.tobytes() for array in kept] == bits
     assert [u.tobytes() for u in updates] == [u.tobytes() for u in updates_of(2, 5)]
@@ -164,6 +165,8 @@ def test_the_sites_half_block_by_block_gives_the_bits_of_the_whole(algorithm):
         part = {k: v[a:b] for k, v in state.items()}, {k: v[a:b] for k, v in shared.items()}
         local = LocalRound(after.params[a:b], w[a:b], part[1], FACTS)
         extra = algorithm.correction(w[a:b], after.params[a:b], *part)
+        begin = algorithm.begin(after.params[a:b], part[0])
+        assert begin.tobytes() == algorithm.begin(after.params, state)[a:b].tobytes()
         pieces.append((extra, algorithm.site_step(part[0], local)))
     whole = algorithm.correction(w, after.params, state, shared)
     next_state = algorithm.site_step(state, LocalRound(after.params, w, shared, FACTS))
@@ -177,6 +180,12 @@ def test_the_sites_half_block_by_block_gives_the_bits_of_the_whole(algorithm):
 def test_what_travels_is_part_of_the_state_and_what_the_objective_needs_travels(algorithm):
     assert set(algorithm.shared) <= set(algorithm.init(vector(7)))
     assert set(algorithm.objective.needs) <= set(algorithm.shared)
+
+
+def test_a_first_round_begins_at_the_global_model(algorithm):
+    fresh = Run(algorithm, vector(7), 1)
+    begin = algorithm.begin(fresh.params, fresh.site_states[0])
+    assert begin.tobytes() == fresh.params.tobytes()
 
 
 def test_a_first_correction_at_the_global_model_is_nothing(algorithm):

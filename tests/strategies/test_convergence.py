@@ -7,7 +7,7 @@ import pytest
 
 from larrey_strategies.contract import LocalRound, RoundFacts
 from larrey_strategies.registry import AlgorithmWords, make_algorithm
-from tests.strategies.algorithms import PARAMETERS, ROBUST, aggregate, every_algorithm
+from tests.strategies.algorithms import PARAMETERS, ROBUST, aggregate, every_algorithm, vector
 
 EVERY = every_algorithm()
 
@@ -37,13 +37,14 @@ def federate(algorithm, gradients, size, rounds, facts, weights=None, absent=())
 
 def descend(algorithm, gradient, start, site_state, shared, facts):
     """Return a site's update: heavy-ball steps with the correction added to each gradient."""
-    w, velocity = start, np.zeros_like(start)
+    begin = algorithm.begin(start, site_state)
+    w, velocity = begin, np.zeros_like(start)
     for _ in range(facts.local_steps):
         step = gradient(w)
         extra = algorithm.correction(w, start, site_state, shared)
         velocity = np.float32(facts.momentum) * velocity + (step if extra is None else step + extra)
         w = w - np.float32(facts.learning_rate) * velocity
-    return w - start
+    return w - begin
 
 
 def quadratics(sites: int = 4, size: int = 20, seed: int = 0):
@@ -135,6 +136,39 @@ def test_with_one_step_a_round_all_find_the_minimum_of_equal_sites(name):
     assert np.abs(found - target).max() < 0.02
 
 
+def test_mr_mtl_reaches_the_joint_minimum_of_its_objective():
+    """The least of all losses plus lambda/2 of each model's squared distance to their mean."""
+    gradients, scales, centres = quadratics()
+    weights, lambda_ = [0.1, 0.4, 0.3, 0.2], 0.7
+    algorithm = make_algorithm(AlgorithmWords("mr-mtl", {"lambda": lambda_}))
+    # (A_k + lambda) w_k = A_k b_k + lambda m, and m the mean of all w_k
+    away = scales / (scales + lambda_)
+    weighted = np.array(weights)[:, None] * away
+    mean = (weighted * centres).sum(0) / weighted.sum(0)
+    for absent in ((), (0, 1, 2, 3)):
+        found = federate(algorithm, gradients, 20, 300, MANY, weights=weights, absent=absent)
+        assert np.abs(found - mean).max() < 1e-4
+
+
+def test_mr_mtls_global_model_stays_the_mean_of_all_sites_models():
+    """Of encoded updates and with sites away, too; who was never here has the first model."""
+    gradients, _, _ = quadratics()
+    algorithm = make_algorithm(AlgorithmWords("mr-mtl", {"lambda": 0.3}))
+    weights, params = [0.1, 0.4, 0.3, 0.2], vector(8, 20)
+    sites = [algorithm.site_init(params) for _ in gradients]
+    for present in 4 * ([0, 1], [1], [0, 3], [1, 3]):
+        updates = []
+        for i in present:
+            delta = descend(algorithm, gradients[i], params, sites[i], {}, MANY)
+            updates.append(delta.astype(np.float16).astype(np.float32))
+            sites[i] = algorithm.site_step(sites[i], LocalRound(params, updates[-1], {}, MANY))
+        here = [weights[i] for i in present]
+        facts = RoundFacts(20, 0.1, 0.0, sum(here))
+        params, _ = algorithm.step(params, {}, aggregate(algorithm, updates, here), facts)
+        mean = sum(w * site["w_k"] for w, site in zip(weights, sites, strict=True))
+        assert np.allclose(params, mean, atol=1e-5)
+
+
 def logistic(sites: int = 4, rows: int = 60, seed: int = 3):
     """Return gradients of a regularised logistic loss at each site, and the optimum by Newton."""
     random = np.random.default_rng(seed)
@@ -157,7 +191,7 @@ def logistic(sites: int = 4, rows: int = 60, seed: int = 3):
     return gradients, best
 
 
-@pytest.mark.parametrize("name", [n for n in EVERY if n not in ROBUST])
+@pytest.mark.parametrize("name", [n for n in EVERY if n not in (*ROBUST, "mr-mtl")])
 def test_all_averaging_algorithms_find_the_logistic_optimum_with_one_step_a_round(name):
     gradients, best = logistic()
     found = federate(EVERY[name], gradients, 6, 400, RoundFacts(1, 0.5))

@@ -18,6 +18,7 @@ from larrey_strategies.fedopt import FedAdam
 from larrey_strategies.fedprox import FedProx
 from larrey_strategies.krum import MultiKrum
 from larrey_strategies.mean import Mean
+from larrey_strategies.mr_mtl import MrMtl
 from larrey_strategies.ranges import Range
 from larrey_strategies.registry import (
     AGGREGATORS,
@@ -64,6 +65,13 @@ def test_a_parameter_goes_to_both_halves_of_a_paper():
     assert algorithm.objective == algorithm.optimizer == FedDyn(0.2)
 
 
+def test_a_paper_may_use_a_word_of_python():
+    algorithm = make_algorithm(AlgorithmWords("mr-mtl", {"lambda": 0.2}))
+    assert algorithm.objective == algorithm.optimizer == MrMtl(lambda_=0.2)
+    with pytest.raises(UsageError, match="mr-mtl: lambda must be in"):
+        make_algorithm(AlgorithmWords("mr-mtl", {"lambda": -0.2}))
+
+
 def test_a_preset_that_names_an_aggregator_takes_its_parameters():
     algorithm = make_algorithm(AlgorithmWords("multi-krum", {"f": 1.0, "m": 2.0}))
     assert algorithm.aggregator == MultiKrum(1, 2)
@@ -92,6 +100,8 @@ def test_a_name_that_two_parts_have_belongs_to_the_optimizer():
         (AlgorithmWords(aggregator_parameters={"f": 1}), "unknown-parameter", "Remove it"),
         (AlgorithmWords("krum", {"f": 1}, aggregator="median"), "unknown-parameter", "Remove it"),
         (AlgorithmWords("fedprox"), "missing-parameter", "mu"),
+        (AlgorithmWords("mr-mtl"), "missing-parameter", "lambda "),
+        (AlgorithmWords("mr-mtl", {"lambda_": 1.0}), "unknown-parameter", "'lambda'"),
         (AlgorithmWords("krum"), "missing-parameter", "[training.parameters]"),
         (AlgorithmWords(aggregator="krum"), "missing-parameter", "[training.aggregator_param"),
         (AlgorithmWords("fedprox", {"mu": -1.0}), "invalid-parameter", "Correct"),

@@ -25,6 +25,7 @@ TRAINING = {"rounds": 4, "learning_rate": 2.0, "local_steps": 3}
 STUDIES: dict[str, dict[str, Any]] = {
     "corrected": {"strategy": "scaffold", "parameters": {"eta_g": 0.7}, "momentum": 0.5},
     "shifted": {"strategy": "feddyn", "parameters": {"alpha": 0.3}, "encoding": "float16"},
+    "personal": {"strategy": "mr-mtl", "parameters": {"lambda": 0.2}, "encoding": "float16"},
     "composed": {
         "strategy": "fedyogi",
         "parameters": {"eta": 0.1, "mu": 0.2},

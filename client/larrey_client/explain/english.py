@@ -77,6 +77,8 @@ ENGLISH = {
     " released; this site keeps its own part, which never leaves",
     "objective-feddyn": "training here is shifted by what this site's earlier updates told; it"
     " keeps that, which never leaves",
+    "objective-mr-mtl": "training here goes on from this site's own model, held near the mean of"
+    " all sites' models; its own model never leaves",
     "aggregator-mean": "updates are combined by their weighted mean",
     "aggregator-median": "updates are combined by the middle value of each number, so that a few"
     " wild sites change little",
@@ -99,6 +101,8 @@ ENGLISH = {
     "optimizer-scaffold": "the coordinator adds it, and sends the mean of all corrections with the"
     " model",
     "optimizer-feddyn": "the coordinator adds it, corrected by the sum of all shifts",
+    "optimizer-mr-mtl": "the coordinator adds it, so that the model is the mean of all sites'"
+    " models",
     "app": ", by the standard Flower app '{app}'",
     "no-privacy": "NO differential privacy: nothing bounds what the model tells about a person",
     "epsilon": "epsilon {epsilon:.3g} at delta {delta:g} per {unit} at this site, add/remove"

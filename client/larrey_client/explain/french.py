@@ -79,6 +79,8 @@ FRENCH = {
     " jour précédentes, toutes publiées ; ce site garde sa part, qui ne sort jamais",
     "objective-feddyn": "l'apprentissage sur ce site est décalé par ce qu'ont dit ses mises à jour"
     " précédentes ; il garde ce décalage, qui ne sort jamais",
+    "objective-mr-mtl": "l'apprentissage reprend le modèle propre à ce site, tenu près de la"
+    " moyenne des modèles de tous les sites ; ce modèle propre ne sort jamais",
     "aggregator-mean": "les mises à jour sont combinées par leur moyenne pondérée",
     "aggregator-median": "les mises à jour sont combinées par la valeur médiane de chaque nombre :"
     " quelques sites aberrants changent peu",
@@ -102,6 +104,8 @@ FRENCH = {
     "optimizer-scaffold": "le coordinateur l'ajoute, et envoie avec le modèle la moyenne de toutes"
     " les corrections",
     "optimizer-feddyn": "le coordinateur l'ajoute, corrigé par la somme de tous les décalages",
+    "optimizer-mr-mtl": "le coordinateur l'ajoute : le modèle est la moyenne des modèles de tous"
+    " les sites",
     "app": ", par l'application Flower standard « {app} »",
     "no-privacy": "AUCUNE confidentialité différentielle : rien ne borne ce que le modèle révèle"
     " d'une personne",

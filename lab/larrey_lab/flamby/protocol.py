@@ -121,7 +121,8 @@ def _descend(
     """Return the site's update: its local model less the global one, flat."""
     rate, momentum = (np.float32(v) for v in (work.facts.learning_rate, work.facts.momentum))
     inputs = np.column_stack([work.part.x, np.ones(len(work.part), np.float32)])
-    model, velocity = start.copy(), np.zeros_like(start)
+    begin = algorithm.objective.begin(start.reshape(-1), memory).reshape(start.shape)
+    model, velocity = begin.copy(), np.zeros_like(start)
     for rows in np.moveaxis(work.stream, 1, 0):
         x, y = inputs[rows], work.part.y[rows]
         mask = (rows >= 0).astype(np.float32)
@@ -132,7 +133,7 @@ def _descend(
             gradient = gradient + extra.reshape(start.shape)
         velocity = momentum * velocity + gradient
         model = model - rate * velocity
-    return (model - start).reshape(-1)
+    return (model - begin).reshape(-1)
 
 
 def _mean(algorithm: Algorithm, deltas: Sequence[Vector], weights: Sequence[float]) -> Vector:
