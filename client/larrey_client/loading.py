@@ -12,6 +12,7 @@ from larrey_client.registrar import rescan
 from larrey_client.settings import Dataset, SiteSettings
 from larrey_client.sources_settings import ImageSource
 from larrey_protocol.contract import Contract
+from larrey_protocol.errors import DataError
 from larrey_protocol.permit import Permit
 from larrey_protocol.study import Study
 
@@ -33,16 +34,22 @@ def load_rows(node: Node, study: Study, dataset: Dataset) -> Loaded:
     settings = node.settings
     permit = node.cases.dossier.permit(study.file.study.permit)[1]
     rule = settings.app(study.file.training.app or "")
-    rescan(node, dataset)
-    return node.trainer.load(
-        study,
-        site=node.site,
-        data=rows_of(dataset, settings.site.state),
-        app=rule.module if rule else None,
-        reading=reading_of(
-            settings, dataset, study.contract, permit, secret=node.store.secret(), now=node.now()
-        ),
-    )
+    ready = node.metrics.data_ready.labels(dataset.name)
+    secret, now = node.store.secret(), node.now()
+    try:
+        rescan(node, dataset)
+        loaded = node.trainer.load(
+            study,
+            site=node.site,
+            data=rows_of(dataset, settings.site.state),
+            app=rule.module if rule else None,
+            reading=reading_of(settings, dataset, study.contract, permit, secret=secret, now=now),
+        )
+    except DataError:
+        ready.set(0)
+        raise
+    ready.set(1)
+    return loaded
 
 
 def reading_of(

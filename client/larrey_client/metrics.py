@@ -6,6 +6,7 @@ Counts, times and budgets of this node; never anything about rows, labels or ten
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,62 +15,127 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import get_args
 
 from larrey_client.confinement.barriers import BARRIERS, Isolation
 from larrey_protocol.disk import DISK_CODES
-from larrey_protocol.errors import PortBusy
+from larrey_protocol.errors import LarreyError, PortBusy
+from larrey_protocol.meters import Meters
+from larrey_protocol.refusals import MAY_LEAVE
+from larrey_protocol.study import Call
 
 __all__ = ["STATES", "SiteMetrics", "node_version", "serve_metrics"]
 
 STATES = ("idle", "training", "sending", "error")
 _SECONDS = (0.01, 0.1, 1, 5, 15, 60, 300, 900, 3600)
+_SILENCE_S = 1800.0  # a coordinator's restart or a night's backup of it is no alarm
+_TROUBLES = (  # why calls fail; `larrey_client.exchange` has the list
+    "coordinator-unreachable",
+    "coordinator-timeout",
+    "coordinator-busy",
+    "coordinator-closed",
+    "coordinator-failed",
+    "coordinator-too-old",
+    "coordinator-untrusted",
+    "certificate-refused",
+    "upload-incomplete",
+    "not-offered",
+)
 
 
 class SiteMetrics:
     """The node's metrics in a registry of their own."""
 
     def __init__(self, state: Path) -> None:
-        self.registry = CollectorRegistry()
+        self.meters = Meters("larrey_site_")
+        self.registry = self.meters.registry
         self._state_folder = state
-        self.connected = self._gauge("connected", "1 if the last call to the coordinator succeeded")
-        self.clock_offset = self._gauge(
-            "clock_offset_seconds", "the coordinator's clock less this machine's"
-        )
-        self.last_contact = self._gauge("last_contact_timestamp_seconds", "last good answer")
-        self.certificate_expiry = self._gauge(
-            "certificate_expiry_timestamp_seconds", "notAfter of the site's identity"
-        )
-        self.connection_errors = self._counter("connection_errors", "failed calls", "reason")
-        self.tasks = self._counter("tasks", "requests ended", "kind", "outcome")
-        self.refusals = self._counter("policy_refusals", "work refused here", "rule")
-        self.train_steps = self._counter("train_steps", "optimizer steps")
-        self.sent = self._counter("sent_bytes", "bytes sent to the coordinator")
-        self.received = self._counter("received_bytes", "bytes received from the coordinator")
-        self.noise = self._gauge("dp_noise_multiplier", "noise multiplier in use")
-        self.spent = self._gauge("privacy_epsilon_spent", "by the site's own ledger", "dataset")
-        self.budget = self._gauge("privacy_epsilon_budget", "the site's own limit", "dataset")
-        self._isolation = self._gauge("isolation", "1 if it stands around the trainer", "barrier")
-        fault = "1 while it keeps the state folder from being written"
-        self._storage = self._gauge("storage_fault", fault, "code")
-        self._states = self._gauge("state", "1 for what the node is doing", "state")
-        self._free = self._gauge("storage_free_bytes", "free space", "volume")
-        self._capacity = self._gauge("storage_capacity_bytes", "size of the volume", "volume")
-        self._duration = Histogram(
-            "larrey_site_task_duration_seconds",
-            "local duration of a request",
-            ["kind"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        info = self._gauge("build_info", "constant 1", "version")
-        info.labels(node_version()).set(1)
+        self._of_connection()
+        self._of_work()
+        self._of_node()
+        self.meters.gauge("build_info", "Constant 1", "version").labels(node_version()).set(1)
         self._down: set[str] = set()
         self._doing: dict[int, str] = {}  # by thread, what it does beside nothing
         self._lock = threading.Lock()
         self._expiries: dict[str, float] = {}
         self.enter("idle")
+        self._create()
+
+    def _of_connection(self) -> None:
+        gauge, counter = self.meters.gauge, self.meters.counter
+        text = "1 if the last call to each coordinator succeeded"
+        self.connected = gauge("connected", text)
+        text = "The coordinator's clock less this machine's"
+        self.clock_offset = gauge("clock_offset_seconds", text)
+        text = "Last good answer of a coordinator; before the first, when the node started"
+        self.last_contact = gauge("last_contact_timestamp_seconds", text)
+        self.last_contact.set_to_current_time()
+        text = "Silence of the coordinator after which this node counts as cut off"
+        self.silence = gauge("silence_limit_seconds", text)
+        self.silence.set(_SILENCE_S)
+        text = "notAfter of the first of the site's certificates to end"
+        self.certificate_expiry = gauge("certificate_expiry_timestamp_seconds", text)
+        text = "Failed calls to a coordinator, by code"
+        self.connection_errors = counter("connection_errors", text, "reason")
+        self.sent = counter("sent_bytes", "Bytes sent to the coordinator")
+        self.received = counter("received_bytes", "Bytes received from the coordinator")
+
+    def _of_work(self) -> None:
+        gauge, counter = self.meters.gauge, self.meters.counter
+        self._states = gauge("state", "1 for what the node is doing", "state")
+        self.tasks = counter("tasks", "Requests of coordinators that ended", "kind", "outcome")
+        text = "Work refused here, by the rule's code"
+        self.refusals = counter("policy_refusals", text, "rule")
+        text = "Local duration of a request"
+        self._duration = self.meters.histogram(
+            "task_duration_seconds", text, "kind", buckets=_SECONDS
+        )
+        self.train_steps = counter("train_steps", "Optimizer steps")
+        text = "Studies that wait for a person of this hospital to approve or refuse them"
+        self._pending = gauge("pending_approvals", text)
+        text = "1 while training may begin at this hour"
+        self._window = gauge("window_open", text)
+
+    def _of_node(self) -> None:
+        gauge = self.meters.gauge
+        self.noise = gauge("dp_noise_multiplier", "Noise multiplier in use")
+        text = "Epsilon spent, by the site's own ledger"
+        self.spent = gauge("privacy_epsilon_spent", text, "dataset")
+        self.budget = gauge("privacy_epsilon_budget", "The site's own limit", "dataset")
+        text = "1 unless the rows could not be read, or broke the contract, when last asked for"
+        self.data_ready = gauge("data_ready", text, "dataset")
+        text = "1 if it stands around the trainer"
+        self._isolation = gauge("isolation", text, "barrier")
+        text = "1 while it keeps the state folder from being written"
+        self._storage = gauge("storage_fault", text, "code")
+        self._free = gauge("storage_free_bytes", "Free space of the volume", "volume")
+        self._capacity = gauge("storage_capacity_bytes", "Size of the volume", "volume")
+
+    def _create(self) -> None:
+        """Create the children that are known, so that the first event is an increase."""
+        for kind in (*get_args(Call), "other"):
+            self._duration.labels(kind)
+            for outcome in ("ok", "refused", "failed"):
+                self.tasks.labels(kind, outcome)
+        for code in sorted(MAY_LEAVE):
+            self.refusals.labels(code)
+        for code in _TROUBLES:
+            self.connection_errors.labels(code)
+
+    def watch_pending(self, ask: Callable[[], int]) -> None:
+        """Show how many studies wait for a person, as it is when somebody looks."""
+
+        def pending() -> float:
+            try:
+                return float(ask())
+            except (sqlite3.Error, LarreyError):  # the rest is shown all the same
+                return float("nan")
+
+        self._pending.set_function(pending)
+
+    def watch_window(self, ask: Callable[[], float]) -> None:
+        """Show whether training may begin; ``ask`` returns when it may next, 0 for now."""
+        self._window.set_function(lambda: float(not ask()))
 
     def connection(self, membership: str, *, is_up: bool) -> None:
         """Say how a membership's last call ended; the gauge is 1 while none of them failed."""
@@ -128,13 +194,7 @@ class SiteMetrics:
         volume = os.statvfs(self._state_folder)
         self._free.labels("state").set(volume.f_bavail * volume.f_frsize)
         self._capacity.labels("state").set(volume.f_blocks * volume.f_frsize)
-        return generate_latest(self.registry)
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"larrey_site_{name}", text, labels, registry=self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"larrey_site_{name}", text, labels, registry=self.registry)
+        return self.meters.expose()
 
 
 @cache

@@ -339,8 +339,11 @@ def _isolation(node: Node) -> Json:
 def _metrics(settings: SiteSettings, store: SiteStore, pems: Sequence[Tls]) -> SiteMetrics:
     metrics = SiteMetrics(settings.site.state)
     metrics.watch_storage(lambda: store.fault)
+    metrics.watch_pending(lambda: _waiting(store))
+    metrics.watch_window(lambda: settings.trainer.hours.opens_at(time.time()))
     for dataset in settings.datasets:
         metrics.budget.labels(dataset.name).set(dataset.epsilon)
+        metrics.data_ready.labels(dataset.name).set(1)
         account = store.ledger.account(family_of(store, dataset.name))
         spent = account.filter.epsilon_of_units(account.used_units) if account else 0.0
         metrics.spent.labels(dataset.name).set(spent)
@@ -350,6 +353,12 @@ def _metrics(settings: SiteSettings, store: SiteStore, pems: Sequence[Tls]) -> S
         if expiry.timestamp() < time.time():
             logger.error("membership=%s its certificate expired at=%s", one.name, expiry)
     return metrics
+
+
+def _waiting(store: SiteStore) -> int:
+    """Return how many proposed studies wait for a person."""
+    with store.reading() as records:
+        return sum(one.state == "waiting" for one in records.everywhere.known())
 
 
 def start_trainer(settings: SiteSettings, *, warm: bool = True) -> TrainerLink:

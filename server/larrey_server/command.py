@@ -183,9 +183,15 @@ class Commander:
 
     def _close(self, study: Study) -> None:
         try:
-            self.closer.close(study)
+            if self.closer.close(study) and not self._is_named_elsewhere(study):
+                self._coordinator.metrics.study_closed(study.name)
         except OSError:  # the rest is deleted at the next look
             logger.exception("not all was deleted study=%s", short(study.digest))
+
+    def _is_named_elsewhere(self, study: Study) -> bool:
+        """Return whether another version of the study has not ended."""
+        rows = self._coordinator.book.rows()
+        return any(r.name == study.name and r.state != "ended" for r in rows)
 
     def facts(self, row: StudyRow) -> Facts:
         """Return what orders add to a study's status."""

@@ -48,7 +48,7 @@ from larrey_server.site_presence import SitePresence
 from larrey_server.spool import Spool
 from larrey_server.storage import Storage, write_trial
 from larrey_server.studies import StudyBook
-from larrey_server.tally import count
+from larrey_server.tally import count, known, stand
 from larrey_server.watching import describe
 
 __all__ = ["Coordinator", "Facts"]
@@ -119,6 +119,7 @@ class Coordinator:
     def _dismissed(self, site: str) -> None:
         """Address a site no more whose membership ended."""
         self.presence.lost(site)
+        self.metrics.site_gone(site)
         for conductor in self._conductors():
             conductor.site_stopped(site, "membership-ended")
         self.engine.bell(site).ring()
@@ -131,11 +132,14 @@ class Coordinator:
         began = [self.journal.round_began(digest) for digest in running]
         # Conductors hold the updates of the last applied round.
         logger.info("spool swept files=%d", self.spool.sweep(min(began, default=math.inf)))
+        self.metrics.watch_volume(self.state)
         for row in rows:
-            self._count_study(self.book.study(row.digest))
+            if row.state != "ended":
+                known(self.metrics, self.book.study(row.digest))
             conductor = begun.get(row.digest)
             if conductor is not None:
                 conductor.resume()
+                stand(self.metrics, row.name, conductor.status())
                 for site in self.book.study(row.digest).file.site_names:
                     if site not in self.registry.sites:
                         conductor.site_stopped(site, "membership-ended")
@@ -149,7 +153,7 @@ class Coordinator:
     def propose(self, signed: Signed) -> Study:
         """Store a proposal; see `StudyBook.propose`."""
         study = self.book.propose(signed)
-        self._count_study(study)
+        known(self.metrics, study)
         self.wake(study.file.site_names)
         logger.info("study proposed study=%s", short(study.digest))
         return study
@@ -217,7 +221,7 @@ class Coordinator:
         """Carry a site's answer to the study's conductor."""
         study = errand.courier.study.name
         if update:
-            self.metrics.update_received(study, errand.site)
+            self.metrics.update_received(study, errand.site, self.spool.have(update))
             seconds = time.monotonic() - errand.since
             self.metrics.task_ended(study, errand.site, errand.task.phase, seconds)
         conductor = self.conductor(errand.task.study)
@@ -371,13 +375,6 @@ class Coordinator:
     def _conductors(self) -> list[Conductor]:
         with self._lock:
             return [conductor for conductor, _ in self._running.values()]
-
-    def _count_study(self, study: Study) -> None:
-        file = study.file
-        rules, rounds = file.rounds, file.training.rounds
-        self.metrics.study_known(
-            study.name, file.site_names, rules.quorum, rounds, deadline_s=rules.deadline_s
-        )
 
     def wake(self, sites: tuple[str, ...]) -> None:
         """Wake the long polls of these sites."""

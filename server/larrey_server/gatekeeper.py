@@ -199,6 +199,8 @@ class Gatekeeper(grpc.ServerInterceptor):
         place, kind = f"{caller.role} {caller.name}", _kind(method)
         if not self._enter(place, kind, context):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
+        if caller.role == "site" and (end := self._registry.end_of(self.certificate(context))):
+            self._metrics.site_certificate(caller.name, end)
         try:
             yield self.caller(context)  # once more: the membership may just have ended
         except grpc.RpcError:  # the caller went away

@@ -82,6 +82,10 @@ class Registry:
         key, expires_at = seen
         return self.view.keys.get(key) if self._clock() < expires_at else None
 
+    def end_of(self, pem: bytes) -> float:
+        """Return when a certificate ends that `by_certificate` knew, seconds since 1970; 0 else."""
+        return self._seen.get(pem, (b"", 0.0))[1]
+
 
 def public_key(member_key: bytes) -> ec.EllipticCurvePublicKey:
     """Return a member's transport key as a key."""

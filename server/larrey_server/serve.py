@@ -23,6 +23,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from larrey_protocol.errors import FileError, PortBusy, UsageError
+from larrey_protocol.json_log import formatter
 from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
 from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.access import AccessRecorder
@@ -151,7 +152,9 @@ def serve(config: Path) -> int:
     """
     settings = load_coordinator(config)
     os.environ.setdefault("FLWR_HOME", str(settings.coordinator.state / "flower"))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
+    lines = logging.StreamHandler()
+    lines.setFormatter(formatter())
+    logging.basicConfig(handlers=[lines], level="INFO")
     reuse_buffers()
     ended = threading.Event()
 

@@ -1,13 +1,20 @@
-"""Turns the events of studies into metrics; `larrey_server.watching.changes` lists the events."""
+"""Turns the events of studies into metrics and lines of the log.
+
+`larrey_server.watching.changes` lists the events.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from larrey_protocol.study import Study
 from larrey_server.metrics import Metrics
 
-__all__ = ["count"]
+__all__ = ["count", "known", "stand"]
+
+logger = logging.getLogger(__name__)
 
 
 def count(  # noqa: C901 - one case an event
@@ -17,11 +24,11 @@ def count(  # noqa: C901 - one case an event
 ) -> None:
     """Count one event of a study, by the study's name; one that says nothing new counts nothing."""
     status = event["status"]
-    excluded = sum(one["state"] == "excluded" for one in status["sites"])
-    metrics.study_waits(study, is_gathering=status["state"] == "gathering", excluded=excluded)
+    facts = (study, event.get("round", status["round"]), event.get("site", ""))
+    logger.info("%s study=%s round=%s site=%s", event["event"], *facts)
     match event["event"]:
         case "round-opened":
-            metrics.round_began(study, event["round"])
+            metrics.round_began(study)
         case "round-applied":
             metrics.round_ended(study, "completed")
         case "round-not-applied":
@@ -38,6 +45,34 @@ def count(  # noqa: C901 - one case an event
             metrics.study_stalled(study, is_stalled=bool(event["code"]))
         case "study-ended":
             metrics.study_ended(study, event["outcome"])
+    stand(metrics, study, status)
+
+
+def known(metrics: Metrics, study: Study) -> None:
+    """Show a study of which nothing happened yet."""
+    file = study.file
+    metrics.study_known(
+        study.name,
+        file.site_names,
+        file.rounds.quorum,
+        file.training.rounds,
+        file.rounds.deadline_s,
+        epsilon=getattr(file.privacy, "epsilon", None),
+    )
+
+
+def stand(metrics: Metrics, study: str, status: Mapping[str, Any]) -> None:  # Any: JSON
+    """Show where a study stands, after an event or when the coordinator starts again."""
+    states = [one["state"] for one in status["sites"]]
+    spent = [(one["site"], one["epsilon"]) for one in status["sites"] if one["epsilon"] is not None]
+    metrics.study_stands(
+        study,
+        status["state"],
+        status["round"],
+        excluded=states.count("excluded"),
+        waiting=states.count("answered"),
+        epsilon=spent,
+    )
 
 
 def _why_not(event: Mapping[str, Any]) -> str:  # Any: JSON

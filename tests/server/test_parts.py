@@ -138,7 +138,7 @@ def read(port: int, path: str) -> tuple[int, bytes]:
 
 
 def test_probes_and_metrics_are_served_and_nothing_else() -> None:
-    ready, metrics = [False], Metrics()
+    ready, metrics = [False], Metrics(lambda: 7.0)
     metrics.study_known("heart", ["alpha"], quorum=1, rounds=3, deadline_s=60.0)
     probes = Probes("127.0.0.1:0", expose=metrics.expose, is_ready=lambda: ready[0])
     try:
@@ -163,7 +163,7 @@ def test_probes_and_metrics_are_served_and_nothing_else() -> None:
         'larrey_coordinator_site_window_opens_timestamp_seconds{site="alpha"} 0.0',
         'larrey_updates_received_total{site="alpha",study="heart"} 0.0',
         'larrey_auth_failures_total{reason="unknown_key"} 0.0',
-        'larrey_coordinator_site_last_seen_timestamp_seconds{site="alpha",study="heart"} 0.0',
+        'larrey_coordinator_site_last_seen_timestamp_seconds{site="alpha",study="heart"} 7.0',
     ):
         assert line in text
 
@@ -205,8 +205,9 @@ def test_an_unknown_strategy_names_the_nearest() -> None:
 
 def test_codes_that_sites_choose_cannot_fill_the_metrics() -> None:
     metrics = Metrics()
+    metrics.study_known("heart", ["alpha"], quorum=1, rounds=3, deadline_s=60.0)
     for number in range(1000):
         metrics.update_rejected("heart", "alpha", f"code-{number}")
     lines = metrics.expose().decode().splitlines()
     assert len([line for line in lines if line.startswith("larrey_updates_rejected_total{")]) == 65
-    assert any('reason="other"' in line and line.endswith(" 936.0") for line in lines)
+    assert any('reason="other"' in line and line.endswith(" 945.0") for line in lines)

@@ -10,6 +10,7 @@ import sys
 
 from larrey_client.commands.build import Build, Json, ask
 from larrey_client.settings import SiteSettings
+from larrey_protocol.json_log import formatter
 
 __all__ = ["add"]
 
@@ -23,11 +24,9 @@ def add(build: Build) -> None:
 def _run(settings: SiteSettings, options: argparse.Namespace) -> None:
     from larrey_client.run import run
 
-    logging.basicConfig(
-        level=os.environ.get("LARREY_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    lines = logging.StreamHandler()
+    lines.setFormatter(formatter())
+    logging.basicConfig(handlers=[lines], level=os.environ.get("LARREY_LOG_LEVEL", "INFO"))
     site, address = settings.site.name, settings.coordinator.address
 
     def ready() -> None:
