@@ -161,8 +161,9 @@ def _report(cells: Cells, violations: list[Violation], excluded: int) -> Json:
     counts = {"rows": band(cells.rows), "excluded": band(excluded)}
     if cells.has(contract.unit.column):
         counts["units"] = band(len(cells.units.ids))
-    if cells.has(contract.label.column):
-        counts["positive_rows"] = band(int(cells.labels.is_positive.sum()))
+    if cells.has(*contract.label.columns):
+        for group in cells.labels.groups:
+            counts[f"{group.name}_rows"] = band(int(group.rows.sum()))
     return {
         "is_met": not violations,
         "counts": counts,

@@ -68,7 +68,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
             "proposed_by": fingerprint(known.signer),
             "unit": unit_of(study),
             "variables": _variables(contract),
-            "outcome": contract.label.column,
+            "outcome": _outcome(contract),
             "model": {
                 "name": file.model.name,
                 "hidden": list(getattr(file.model, "hidden", ())),
@@ -158,6 +158,23 @@ def _variables(contract: Contract) -> list[Json]:
     if contract.image is not None:
         return [{"name": "image", "kind": "image", **contract.image.model_dump()}]
     return [_variable(column.model_dump()) for column in contract.columns]
+
+
+def _outcome(contract: Contract) -> Json:
+    label = contract.label
+    told: Json = {"kind": label.kind, "columns": list(label.columns)}
+    match label.kind:
+        case "class":
+            return told | {"classes": [one.name for one in label.classes]}
+        case "number":
+            return told | {"unit": label.unit, "range": label.range}
+        case "survival":
+            return told | {
+                "unit": label.unit,
+                "intervals": len(label.edges),
+                "end": label.edges[-1],
+            }
+    return told
 
 
 def _variable(column: Mapping[str, Any]) -> Json:  # Any: pydantic dump

@@ -118,12 +118,12 @@ def epsilon_figure(facts: DemoFacts) -> str:
 
 
 @rc_context(_STYLE)
-def rounds_figure(auc_by_round: Sequence[float]) -> str:
-    """Return one training's AUC after each round."""
+def rounds_figure(by_round: Sequence[float], measure: str) -> str:
+    """Return one training's score after each round; ``measure`` is its name."""
     figure, axes = _canvas(6.9, 2.7)
-    axes.plot(range(1, len(auc_by_round) + 1), auc_by_round, color=TEAL, lw=2, marker="o", ms=3)
+    axes.plot(range(1, len(by_round) + 1), by_round, color=TEAL, lw=2, marker="o", ms=3)
     axes.set_xlabel("round")
-    axes.set_ylabel("AUC")
+    axes.set_ylabel(measure)
     axes.grid(axis="y")
     return _svg(figure, "rounds")
 

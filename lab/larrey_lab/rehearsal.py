@@ -22,10 +22,12 @@ from larrey_client.app import local_update
 from larrey_client.data.cohort import load_cohort
 from larrey_client.networks import build, load_flat
 from larrey_client.remembering import NOTHING, Known, next_state
+from larrey_lab.scores import groups_of
 from larrey_lab.simulation.rounds import Request, plan_of, rounds
 from larrey_lab.simulation.study_sites import as_read
 from larrey_lab.tables import SiteTables, split_patients, write_csv
 from larrey_privacy.cohort import Cohort, Features
+from larrey_protocol.labels import Label
 from larrey_protocol.models import initial_parameters
 from larrey_protocol.study import NoPrivacy, Study
 from larrey_strategies.contract import State
@@ -38,6 +40,7 @@ __all__ = [
     "central_scores",
     "cohorts_of",
     "federate",
+    "outputs",
     "scores",
     "split_cohorts",
     "study_alone",
@@ -88,14 +91,19 @@ def cohorts_of(tables: SiteTables, study: Study) -> dict[str, Cohort]:
     return cohorts
 
 
-def split_cohorts(cohorts: Mapping[str, Cohort], *, held_out: float, seed: int) -> Split:
-    """Return training and held-out rows, the same patients as `larrey_lab.tables.split_rows`."""
+def split_cohorts(
+    cohorts: Mapping[str, Cohort], label: Label, *, held_out: float, seed: int
+) -> Split:
+    """Return training and held-out rows, of each group of the outcome alike.
+
+    With a binary label the same patients as `larrey_lab.tables.split_rows`.
+    """
     training: dict[str, Cohort] = {}
     parts: list[tuple[Vector, Vector, NDArray[np.int64], NDArray[np.int64]]] = []
     before = 0
     for index, (site, cohort) in enumerate(cohorts.items()):
-        positive = np.bincount(cohort.patient, weights=cohort.label) > 0
-        is_held = split_patients(positive, held_out=held_out, seed=seed)[cohort.patient]
+        group = groups_of(label, cohort.label, cohort.patient)
+        is_held = split_patients(group, held_out=held_out, seed=seed)[cohort.patient]
         training[site] = _part(cohort, ~is_held)
         rows = np.flatnonzero(is_held)
         patient = cohort.patient[rows] + before
@@ -152,14 +160,20 @@ def without_privacy(study: Study, *, rounds: int | None = None) -> Study:
 
 
 def scores(study: Study, model: Vector, features: Features) -> Scores:
-    """Return the model's logit of each row."""
+    """Return the first output for each row: of a binary label the logit."""
+    first: Scores = outputs(study, model, features)[:, 0]
+    return first
+
+
+def outputs(study: Study, model: Vector, features: Features) -> Scores:
+    """Return the model's outputs, "(rows, outputs)"."""
     import torch
 
     network = build(study)
     load_flat(network, model)
     with torch.no_grad():
-        logits: Scores = network(torch.from_numpy(np.asarray(features))).numpy()[:, 0]
-    return logits
+        found: Scores = network(torch.from_numpy(np.asarray(features))).numpy()
+    return found
 
 
 def central_scores(split: Split) -> Scores:

@@ -63,17 +63,17 @@ def split_rows(
     return training, [row for row in rows if row[tables.unit] in held]
 
 
-def split_patients(positive: NDArray[np.bool_], *, held_out: float, seed: int) -> NDArray[np.bool_]:
-    """Return which patients are held out: the share ``held_out`` of each class, rounded.
+def split_patients(group: NDArray[np.generic], *, held_out: float, seed: int) -> NDArray[np.bool_]:
+    """Return which patients are held out: the share ``held_out`` of each group, rounded.
 
     Args:
-        positive: whether any row of the patient has the outcome "(patients,)".
+        group: whether any row of the patient has the outcome, or which outcome, "(patients,)".
         held_out: share in (0, 1).
         seed: of the split alone; public, and unrelated to the seeds of noise and sampling.
     """
     random = np.random.Generator(np.random.PCG64(seed))
-    mask = np.zeros(len(positive), np.bool_)
-    for kind in (False, True):
-        members = np.flatnonzero(positive == kind)
+    mask = np.zeros(len(group), np.bool_)
+    for kind in np.unique(group):
+        members = np.flatnonzero(group == kind)
         mask[random.permutation(members)[: round(held_out * len(members))]] = True
     return mask

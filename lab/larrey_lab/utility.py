@@ -141,7 +141,7 @@ def measure(
     """
     tallies, last = _Tallies(), None
     for done, seed in enumerate(seeds):
-        last = split_cohorts(cohorts, held_out=held_out, seed=seed)
+        last = split_cohorts(cohorts, study.contract.label, held_out=held_out, seed=seed)
         _one_split(study, last, repeats, tallies)
         progress(done + 1)
     if last is None:

@@ -16,15 +16,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from larrey_protocol.labels import Label, Name, Share
 from larrey_protocol.tomlfile import Record
 from larrey_protocol.ucum import is_ucum
 
 __all__ = ["Column", "Contract", "Exclusions", "Image", "Label", "Split", "Step", "Unit"]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,60}$")]
 # A statistic may come from the contract; a debited DP release will be the second source.
 Source = Literal["contract"]
-Share = Annotated[float, Field(ge=0, le=1)]
 _MAX_PIXELS = 1 << 20  # values of one image: as wide as a first layer may reasonably be
 
 
@@ -158,28 +157,6 @@ class Unit(Record):
     duplicates: Literal["refuse", "allow"] = "refuse"  # two rows of a unit equal in every column
 
 
-class Label(Record):
-    """The binary outcome: which texts mean 1, which mean 0; anything else is an error.
-
-    ``prevalence_range`` bounds the share of rows that are positive. At least ``min_count`` units
-    must have a positive row, and as many a negative one.
-    """
-
-    column: Name
-    positive: tuple[str, ...] = Field(min_length=1)
-    negative: tuple[str, ...] = Field(min_length=1)
-    prevalence_range: tuple[Share, Share] | None = None
-    min_count: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> Label:
-        if self.prevalence_range and not self.prevalence_range[0] <= self.prevalence_range[1]:
-            raise ValueError("prevalence_range must be [low, high]")
-        if set(self.positive) & set(self.negative):
-            raise ValueError("a label value cannot be both positive and negative")
-        return self
-
-
 class Rows(Record):
     """What is done to a whole row after its columns; a function of that row alone."""
 
@@ -277,7 +254,7 @@ class Contract(Record):
         """Return every column that is read of a site's table: inputs, then unit and label."""
         files = (self.image.path, self.image.digest) if self.image else ()
         inputs = tuple(column.name for column in self.columns)
-        return (*inputs, *files, self.unit.column, self.label.column)
+        return (*inputs, *files, self.unit.column, *self.label.columns)
 
     @property
     def feature_count(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from larrey_protocol.study import Study
+from larrey_protocol.tasks import loss_name
 from larrey_strategies.algorithm import Algorithm
 from larrey_strategies.combinations import check, setting_of
 from larrey_strategies.contract import RoundFacts
@@ -32,8 +33,9 @@ def require_algorithm(study: Study) -> Algorithm:
     Raises:
         UsageError: as `make_algorithm`; ``update-unbounded`` where the border could not tell an
             honest update.
-        Refusal: as `larrey_strategies.combinations.check` says.
+        Refusal: as `larrey_strategies.combinations.check` says; ``loss-couples-patients``.
     """
+    loss_name(study.contract)  # a loss of single rows, whatever the algorithm
     algorithm = algorithm_of(study)
     for site in study.file.site_names:
         update_bound(study, site)

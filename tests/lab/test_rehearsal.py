@@ -20,8 +20,8 @@ from larrey_protocol.models import initial_parameters
 
 
 @pytest.fixture(scope="module")
-def split(cohorts):
-    return split_cohorts(cohorts, held_out=0.3, seed=3)
+def split(cohorts, study):
+    return split_cohorts(cohorts, study.contract.label, held_out=0.3, seed=3)
 
 
 def test_the_same_patients_are_held_out_of_tables_and_of_cohorts(heart, study, split):

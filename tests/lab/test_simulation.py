@@ -80,15 +80,15 @@ def test_a_simulation_leaves_a_page_and_the_same_facts_as_json(tmp_path, capsys)
     assert json.loads(out) == facts
     assert facts["partition"] == "dirichlet:0.5"
     assert len(facts["sites"]) == len(facts["patients"]) == 9
-    assert len(facts["auc_by_round"]) == facts["rounds"] == 6
-    assert facts["auc"]["value"] > 0.75
+    assert len(facts["score_by_round"]) == facts["rounds"] == 6
+    assert facts["score"]["value"] > 0.75
     assert 0 < facts["epsilon"] < 1  # the claim also covers two spare rounds
     assert "public or synthetic data only" in err
     assert "█" not in err  # not a terminal
     page = (tmp_path / "out" / "report.html").read_text()
     assert "SIMULATED" in page
     assert "<script" not in page
-    assert f"{facts['auc']['value']:.3f}" in page
+    assert f"{facts['score']['value']:.3f}" in page
 
 
 def test_a_folder_with_a_table_a_site_is_the_natural_partition(tmp_path, heart):
@@ -99,7 +99,7 @@ def test_a_folder_with_a_table_a_site_is_the_natural_partition(tmp_path, heart):
     assert run(tmp_path, data=str(tables)) == 0
     facts = json.loads((tmp_path / "out" / "simulation.json").read_text())
     assert facts["partition"] == "natural"
-    assert list(facts["auc_by_site"]) == facts["sites"] == list(heart.sites)
+    assert list(facts["score_by_site"]) == facts["sites"] == list(heart.sites)
     (tables / "va.csv").rename(tables / "vaa.csv")
     assert run(tmp_path, data=str(tables)) == 2
 

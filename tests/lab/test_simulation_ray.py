@@ -24,5 +24,5 @@ def test_the_same_study_is_simulated_on_ray(tmp_path):
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["engine"] == "ray"
-    assert len(facts["auc_by_round"]) == 6
-    assert facts["auc"]["value"] > 0.8
+    assert len(facts["score_by_round"]) == 6
+    assert facts["score"]["value"] > 0.8

@@ -67,7 +67,8 @@ def test_the_rand_example_trains_close_to_the_central_regression():
     from larrey_lab.rand import read_rand
 
     study = load_study(EXAMPLES / "rand" / "study.toml")
-    split = split_cohorts(cohorts_of(read_rand(), study), held_out=0.2, seed=0)
+    cohorts, label = cohorts_of(read_rand(), study), study.contract.label
+    split = split_cohorts(cohorts, label, held_out=0.2, seed=0)
     held = split.held_out
     private = scores(study, federate(study, split.training)[-1], held.features)
     assert auc(held.label, central_scores(split)) - auc(held.label, private) < 0.03

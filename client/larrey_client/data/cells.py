@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from larrey_client.data.outcomes import Labels, outcomes
 from larrey_client.data.steps import category_features, number_features
 from larrey_protocol.contract import Column, Contract
 
-__all__ = ["Cells", "Codes", "Labels", "Numbers", "Units", "flags", "trimmed"]
+__all__ = ["Cells", "Codes", "Numbers", "Units", "flags", "trimmed"]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 Flags = NDArray[np.bool_]
@@ -50,14 +51,6 @@ class Units:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """The outcome of each row, and whether it is one of the declared values at all."""
-
-    is_positive: Flags
-    is_known: Flags
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Cells:
     """The contract's columns of a table, each parsed when first asked for."""
 
@@ -80,7 +73,9 @@ class Cells:
 
     def numbers(self, column: Column) -> Numbers:
         """Return a number column."""
-        return self._keep("numbers", column.name, lambda: self._numbers(column))
+        return self._keep(
+            "numbers", column.name, lambda: self._numbers(column.name, column.missing_values)
+        )
 
     def codes(self, column: Column) -> Codes:
         """Return a category column."""
@@ -111,15 +106,15 @@ class Cells:
         kept: _T = self._kept[kind, name]
         return kept
 
-    def _numbers(self, column: Column) -> Numbers:
-        cells = self.table[column.name]
+    def _numbers(self, name: str, missing_values: Sequence[str] = ()) -> Numbers:
+        cells = self.table[name]
         kind = cells.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
             values = pc.fill_null(pc.cast(cells, pa.float64(), safe=False), np.nan).to_numpy()
             is_missing, is_wrong = np.isnan(values), np.zeros(len(values), np.bool_)
         else:
-            values, is_missing, is_wrong = _parsed(column, self.texts(column.name))
-        for code in column.missing_values:  # "0" also means "0.0"
+            values, is_missing, is_wrong = _parsed(self.texts(name), missing_values)
+        for code in missing_values:  # "0" also means "0.0"
             number = _as_number(code)
             is_missing = is_missing if number is None else is_missing | (values == number)
         return Numbers(np.where(is_missing | is_wrong, 0.0, values), is_missing, is_wrong)
@@ -142,10 +137,10 @@ class Cells:
         return Units(codes.astype(np.int64), encoded.dictionary.to_pylist())
 
     def _labels(self) -> Labels:
-        label = self.contract.label
-        texts = self.texts(label.column)
-        is_positive = _is_in(texts, label.positive)
-        return Labels(is_positive, is_positive | _is_in(texts, label.negative))
+        def is_in(name: str, texts: Sequence[str]) -> Flags:
+            return _is_in(self.texts(name), texts)
+
+        return outcomes(self.contract, is_in, self._numbers)
 
 
 def trimmed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -160,8 +155,10 @@ def flags(cells: pa.ChunkedArray) -> Flags:
     return values
 
 
-def _parsed(column: Column, texts: pa.ChunkedArray) -> tuple[NDArray[np.float64], Flags, Flags]:
-    is_missing = flags(pc.is_null(texts)) | _is_in(texts, column.missing_values)
+def _parsed(
+    texts: pa.ChunkedArray, missing_values: Sequence[str]
+) -> tuple[NDArray[np.float64], Flags, Flags]:
+    is_missing = flags(pc.is_null(texts)) | _is_in(texts, missing_values)
     is_number = flags(pc.fill_null(pc.match_substring_regex(texts, _NUMBER), False))
     kept = pc.if_else(pa.array(is_number), texts, "nan")
     values = pc.cast(kept, pa.float64()).to_numpy()

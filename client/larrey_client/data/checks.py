@@ -16,10 +16,13 @@ from larrey_client.data.cells import Cells
 from larrey_client.data.lint import lint_names, lint_values
 from larrey_client.data.violation import Violation, band
 from larrey_protocol.contract import Column, Contract
+from larrey_protocol.labels import NumberLabel, SurvivalLabel
 
 __all__ = ["RULES", "Rule", "check", "check_names", "present"]
 
 Rule = Callable[[Contract, Cells], Iterator[Violation]]
+_Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+_Declared = Column | NumberLabel | SurvivalLabel
 
 
 def check_names(contract: Contract, names: Sequence[str]) -> list[Violation]:
@@ -95,44 +98,40 @@ def _duplicate_rows(contract: Contract, cells: Cells) -> Iterator[Violation]:
 
 
 def _label_unknown(contract: Contract, cells: Cells) -> Iterator[Violation]:
-    label = contract.label
-    if cells.has(label.column):
-        unknown = int((~cells.labels.is_known).sum())
-        if unknown:
-            what = f"{band(unknown)} rows have a value that is neither positive nor negative"
-            yield Violation("label-unknown", label.column, what)
+    if cells.has(*contract.label.columns):
+        for column, rows, words in cells.labels.unread:
+            unknown = int(rows.sum())
+            if unknown:
+                yield Violation("label-unknown", column, f"{band(unknown)} rows have {words}")
 
 
 def _prevalence(contract: Contract, cells: Cells) -> Iterator[Violation]:
-    label = contract.label
-    if label.prevalence_range is None or not cells.has(label.column):
+    if not cells.has(*contract.label.columns):
         return
-    known = cells.labels.is_known
-    if known.any():
-        low, high = label.prevalence_range
-        share = float(cells.labels.is_positive[known].mean())
+    known = sum(int(group.rows.sum()) for group in cells.labels.groups)
+    for group in cells.labels.groups if known else ():
+        low, high = group.share or (0.0, 1.0)
+        share = int(group.rows.sum()) / known
         if not low <= share <= high:
             side = "below" if share < low else "above"
-            what = f"the share of positive rows is {side} [{low:g}, {high:g}]"
-            yield Violation("prevalence-out-of-range", label.column, what)
+            what = f"the share of rows with {group.words} is {side} [{low:g}, {high:g}]"
+            yield Violation("prevalence-out-of-range", contract.label.columns[-1], what)
 
 
 def _too_few_outcomes(contract: Contract, cells: Cells) -> Iterator[Violation]:
     label, unit = contract.label, contract.unit
-    if label.min_count and cells.has(label.column, unit.column):
-        labels = cells.labels
-        for word, rows in (
-            ("positive", labels.is_positive),
-            ("negative", labels.is_known & ~labels.is_positive),
-        ):
-            owners = cells.units.codes[rows]
+    if label.kind == "number" or not label.min_count:
+        return
+    if cells.has(*label.columns, unit.column):
+        for group in cells.labels.groups:
+            owners = cells.units.codes[group.rows]
             count = len(np.unique(owners[owners >= 0]))
             if count < label.min_count:
                 what = (
-                    f"{band(count)} {unit.name} units have a {word} row,"
+                    f"{band(count)} {unit.name} units have {group.words},"
                     f" the contract needs {label.min_count}"
                 )
-                yield Violation("too-few-outcomes", label.column, what)
+                yield Violation("too-few-outcomes", label.columns[-1], what)
 
 
 def _not_a_number(contract: Contract, cells: Cells) -> Iterator[Violation]:
@@ -144,26 +143,25 @@ def _not_a_number(contract: Contract, cells: Cells) -> Iterator[Violation]:
 
 
 def _out_of_range(contract: Contract, cells: Cells) -> Iterator[Violation]:
-    for column in _columns(contract, cells, "number"):
-        outside = int((_is_number(cells, column) & ~_is_inside(cells, column)).sum())
+    for name, values, declared in _declared(contract, cells):
+        low, high = declared.range or (-np.inf, np.inf)
+        outside = int((~((values >= low) & (values <= high) & np.isfinite(values))).sum())
         if outside:
-            low, high = column.range or (-np.inf, np.inf)
             what = f"{band(outside)} rows lie outside [{low:g}, {high:g}]"
-            yield Violation("value-out-of-range", column.name, what)
+            yield Violation("value-out-of-range", name, what)
 
 
 def _median(contract: Contract, cells: Cells) -> Iterator[Violation]:
-    for column in _columns(contract, cells, "number"):
-        values = cells.numbers(column).values[_is_number(cells, column)]
-        if column.median_range is None or not len(values):
+    for name, values, declared in _declared(contract, cells):
+        if declared.median_range is None or not len(values):
             continue
-        low, high = column.median_range
+        low, high = declared.median_range
         median = float(np.median(values))
         if not low <= median <= high:
             side = "below" if median < low else "above"
-            unit = f"; is it in another unit than {column.unit}?" if column.unit else ""
+            unit = f"; is it in another unit than {declared.unit}?" if declared.unit else ""
             what = f"its median lies {side} [{low:g}, {high:g}]{unit}"
-            yield Violation("median-out-of-range", column.name, what)
+            yield Violation("median-out-of-range", name, what)
 
 
 def _category_unknown(contract: Contract, cells: Cells) -> Iterator[Violation]:
@@ -213,6 +211,17 @@ RULES: Mapping[str, Rule] = {
 
 def _columns(contract: Contract, cells: Cells, kind: str) -> list[Column]:
     return [c for c in contract.columns if c.kind == kind and cells.has(c.name)]
+
+
+def _declared(contract: Contract, cells: Cells) -> Iterator[tuple[str, _Values, _Declared]]:
+    """Give each column of numbers: inputs, then the outcome, with the values that it has."""
+    for column in _columns(contract, cells, "number"):
+        yield column.name, cells.numbers(column).values[_is_number(cells, column)], column
+    label = contract.label
+    if isinstance(label, NumberLabel | SurvivalLabel) and cells.has(*label.columns):
+        numbers = cells.labels.numbers
+        if numbers is not None:
+            yield label.columns[0], numbers.values[~numbers.is_missing & ~numbers.is_wrong], label
 
 
 def _is_path(contract: Contract, name: str) -> bool:

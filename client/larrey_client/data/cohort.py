@@ -130,7 +130,7 @@ def prepare(
     _, patient = np.unique(units.codes[rows], return_inverse=True)
     cohort = Cohort(
         _features(cells, root, rows),
-        cells.labels.is_positive[rows].astype(np.float32),
+        cells.labels.value[rows],
         patient.astype(np.int64),
     )
     return Prepared(cohort, content_digest(table), excluded, cells)

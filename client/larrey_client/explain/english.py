@@ -63,6 +63,9 @@ ENGLISH = {
     "site-unknown": "{name} ({patients} or more, NOT ON THE ROSTER)",
     "categories": "{name} ({count} categories)",
     "range": "{name} ({low:g} to {high:g}{unit})",
+    "outcome-class": "{name} (one class of: {classes})",
+    "outcome-time": "{event}, and {time} until it or until the last news ({count} intervals, up to"
+    " {end:g}{unit})",
     "image": "one image a row ({height} x {width}, {colour})",
     "colour": "colour",
     "grey": "grey",

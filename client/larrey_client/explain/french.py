@@ -64,6 +64,9 @@ FRENCH = {
     "site-unknown": "{name} ({patients} ou plus, ABSENT DE LA LISTE DU CONSORTIUM)",
     "categories": "{name} ({count} catégories)",
     "range": "{name} (de {low:g} à {high:g}{unit})",
+    "outcome-class": "{name} (une classe parmi : {classes})",
+    "outcome-time": "{event}, et {time} jusque-là ou jusqu'aux dernières nouvelles ({count}"
+    " intervalles, jusqu'à {end:g}{unit})",
     "image": "une image par ligne ({height} x {width}, {colour})",
     "colour": "couleur",
     "grey": "niveaux de gris",

@@ -124,7 +124,7 @@ def _whole(view: Json, say: Say) -> Iterator[str]:
         *_permit(view, say),
         ("who", "; ".join(_site(site, say) for site in view["roster"])),
         ("variables", ", ".join(_variable(one, say) for one in view["variables"])),
-        ("outcome", plain(view["outcome"])),
+        ("outcome", _outcome(view["outcome"], say)),
         ("model", _model(view["model"], say)),
         ("rounds", _rounds(view["training"], say)),
         *_algorithm(view["training"], say),
@@ -184,6 +184,22 @@ def _variable(variable: Json, say: Say) -> str:
     unit = f" {plain(variable['unit'])}" if variable.get("unit") else ""
     low, high = variable["range"]
     return say("range", name=name, low=low, high=high, unit=unit)
+
+
+def _outcome(outcome: Json, say: Say) -> str:
+    columns = [plain(name) for name in outcome["columns"]]
+    unit = f" {plain(outcome['unit'])}" if outcome.get("unit") else ""
+    match outcome["kind"]:
+        case "class":
+            return say("outcome-class", name=columns[0], classes=", ".join(outcome["classes"]))
+        case "number":
+            low, high = outcome["range"]
+            return say("range", name=columns[0], low=low, high=high, unit=unit)
+        case "survival":
+            time, event = columns
+            count, end = outcome["intervals"], outcome["end"]
+            return say("outcome-time", time=time, event=event, count=count, end=end, unit=unit)
+    return columns[0]
 
 
 def _model(model: Json, say: Say) -> str:

@@ -124,7 +124,8 @@ def _say(facts: SimulationFacts, out: Path) -> None:
         cost = f"would cost epsilon {facts.epsilon:.3g} at delta {facts.delta:g}"
     sys.stderr.write(
         f"{facts.study}: {len(facts.sites)} sites ({facts.partition}), {facts.rounds} rounds in"
-        f" {facts.seconds:.1f} s; AUC {facts.auc} on {facts.held_out_patients} held-out patients;"
+        f" {facts.seconds:.1f} s; {facts.measure_words} {facts.score} on"
+        f" {facts.held_out_patients} held-out patients;"
         f" {cost}\nwritten: {out}/report.html, {out}/simulation.json\n"
     )
 
@@ -160,9 +161,13 @@ def _facts(
         sites=study.file.site_names,
         patients=tuple(cohort.patients for cohort in what.split.training.values()),
         held_out_patients=len(np.unique(what.split.held_out.patient)),
-        auc_by_round=outcome.auc_by_round,
-        auc=outcome.final,
-        auc_by_site=outcome.by_site,
+        task=study.contract.label.kind,
+        measure=outcome.measure.name,
+        measure_unit=outcome.measure.unit,
+        score_by_round=outcome.by_round,
+        score=outcome.final,
+        score_by_site=outcome.by_site,
+        other_scores=outcome.others,
         epsilon=epsilon,
         delta=delta,
         unit=study.contract.unit.name,

@@ -16,10 +16,12 @@ from larrey_client.data.cohort import load_cohort
 from larrey_lab.heart import read_heart
 from larrey_lab.rand import read_rand
 from larrey_lab.rehearsal import HeldOut, Split, cohorts_of, split_cohorts
+from larrey_lab.scores import groups_of, measures
 from larrey_lab.simulation.partition import Partition, deal
 from larrey_privacy.cohort import Cohort
 from larrey_protocol.errors import DataError, FileError, UsageError
 from larrey_protocol.study import Study, StudySite
+from larrey_protocol.tasks import output_count
 
 __all__ = ["PUBLIC", "Simulated", "read_sites", "simulated"]
 
@@ -92,9 +94,8 @@ def simulated(
         raise UsageError(
             "invalid-share", f"--held-out must be in (0, 1), found {held_out:g}", "Try 0.3."
         )
-    split = split_cohorts(cohorts, held_out=held_out, seed=seed)
-    if len(np.unique(split.held_out.label)) < 2:
-        raise DataError("one-class", "the held-out rows have one class", "Hold out more patients.")
+    split = split_cohorts(cohorts, study.contract.label, held_out=held_out, seed=seed)
+    _require_outcomes(study, split.held_out)
     if partition.kind == "natural":
         _require_natural(study, cohorts, sites)
         return Simulated(study, split)
@@ -110,8 +111,8 @@ def simulated(
 
 def _dealt(study: Study, split: Split, partition: Partition, count: int, seed: int) -> Simulated:
     pool = _pooled(list(split.training.values()))
-    positive = np.bincount(pool.patient, weights=pool.label) > 0
-    place = deal(positive, count, partition, seed=seed)[pool.patient]
+    group = groups_of(study.contract.label, pool.label, pool.patient)
+    place = deal(group, count, partition, seed=seed)[pool.patient]
     width = len(str(count))
     names = [f"site-{number:0{width}}" for number in range(1, count + 1)]
     order = np.argsort(place, kind="stable")
@@ -123,6 +124,17 @@ def _dealt(study: Study, split: Split, partition: Partition, count: int, seed: i
     limits = study.file.rounds.model_copy(update={"quorum": 1, "required": ()})
     file = study.file.model_copy(update={"sites": sites, "rounds": limits})
     return Simulated(Study(file=file, contract=study.contract), Split(training, nowhere))
+
+
+def _require_outcomes(study: Study, held: HeldOut) -> None:
+    label, shape = study.contract.label, (len(held.label), output_count(study.contract))
+    for measure in measures(label):
+        if measure.or_none(held.label.astype(np.float64), np.zeros(shape)) is None:
+            raise DataError(
+                "one-class",
+                f"the held-out rows have too few different outcomes for the score {measure.name}",
+                "Hold out more patients.",
+            )
 
 
 def _pooled(cohorts: Sequence[Cohort]) -> Cohort:

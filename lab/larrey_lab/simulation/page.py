@@ -30,7 +30,10 @@ class SimulationFacts:
         present: share of the sites in a round.
         patients: of each site's training rows, in roster order.
         held_out_patients: of all sites together.
-        auc_by_round, auc, auc_by_site: as of `larrey_lab.simulation.run.Outcome`.
+        task: the kind of the contract's label.
+        measure, measure_unit: name and unit of the task's headline score.
+        score_by_round, score, score_by_site, other_scores: as of
+            `larrey_lab.simulation.run.Outcome`.
         epsilon: what the rounds that were simulated would cost a patient at a hospital, by PLD at
             ``delta``; None without differential privacy.
         unit: whose privacy that is.
@@ -49,9 +52,13 @@ class SimulationFacts:
     sites: tuple[str, ...]
     patients: tuple[int, ...]
     held_out_patients: int
-    auc_by_round: tuple[float, ...]
-    auc: Interval
-    auc_by_site: Mapping[str, float | None]
+    task: str
+    measure: str
+    measure_unit: str
+    score_by_round: tuple[float, ...]
+    score: Interval
+    score_by_site: Mapping[str, float | None]
+    other_scores: Mapping[str, float]
     epsilon: float | None
     delta: float | None
     unit: str
@@ -59,7 +66,15 @@ class SimulationFacts:
 
     def as_json(self) -> dict[str, Any]:  # Any: JSON values are recursive
         """Return the document as JSON values."""
-        return asdict(self) | {"auc_by_site": dict(self.auc_by_site)}
+        return asdict(self) | {
+            "score_by_site": dict(self.score_by_site),
+            "other_scores": dict(self.other_scores),
+        }
+
+    @property
+    def measure_words(self) -> str:
+        """Return e.g. "AUC", or "MAE in mmol/L"."""
+        return f"{self.measure} in {self.measure_unit}" if self.measure_unit else self.measure
 
 
 def render(facts: SimulationFacts) -> str:
@@ -87,11 +102,12 @@ def _header(facts: SimulationFacts) -> str:
 
 
 def _what(facts: SimulationFacts) -> str:
-    final = facts.auc
+    final, words_of = facts.score, escape(facts.measure_words)
+    others = ", ".join(f"{name} {value:.3f}" for name, value in facts.other_scores.items())
     cost = "none" if facts.epsilon is None else f"{facts.epsilon:.3g}"
     words = "no differential privacy" if facts.delta is None else f"delta {facts.delta:g}"
     tiles = (
-        (f"{final.value:.3f}", f"AUC at the end, {final.low:.3f} to {final.high:.3f}"),
+        (f"{final.value:.3f}", f"{words_of} at the end, {final.low:.3f} to {final.high:.3f}"),
         (str(len(facts.sites)), f"sites, {escape(facts.partition)}"),
         (str(facts.rounds), f"rounds of {escape(facts.strategy)}, {facts.seconds:.1f} s"),
         (cost, f"epsilon that these rounds would cost a {escape(facts.unit)}, {words}"),
@@ -103,13 +119,15 @@ own training and the coordinator's own aggregation, without servers, gates and l
 round {facts.present:.0%} of the sites took part. {sum(facts.patients)} patients trained,
 {facts.held_out_patients} were held out.</p>
 <div class="tiles">{cells}</div>
-<p class="note">AUC on the held-out patients of all sites together, interval over patients
-(bootstrap). Seed of splits: {facts.seed}; noise and sampling take none.</p>"""
+<p class="note">{words_of} on the held-out patients of all sites together, interval over patients
+(bootstrap). Further scores there: {escape(others)}. Seed of splits: {facts.seed}; noise and
+sampling take none.</p>"""
 
 
 def _learning(facts: SimulationFacts) -> str:
-    words = "AUC on all held-out patients after each round."
-    figure = rounds_figure(facts.auc_by_round).replace(
+    measure = facts.measure_words
+    words = escape(f"{measure} on all held-out patients after each round.")
+    figure = rounds_figure(facts.score_by_round, measure).replace(
         "<svg ", f'<svg role="img" aria-label="{words}" ', 1
     )
     return (
@@ -119,11 +137,12 @@ def _learning(facts: SimulationFacts) -> str:
 
 def _sites(facts: SimulationFacts) -> str:
     lines = "".join(
-        f"<tr><td>{escape(name)}</td><td>{patients}</td>{_cell(facts.auc_by_site, name)}</tr>"
+        f"<tr><td>{escape(name)}</td><td>{patients}</td>{_cell(facts.score_by_site, name)}</tr>"
         for name, patients in zip(facts.sites, facts.patients, strict=True)
     )
+    measure = escape(facts.measure_words)
     return f"""<h2>Sites</h2>
-<div class="wide"><table><thead><tr><th>site</th><th>training patients</th><th>AUC on its own
+<div class="wide"><table><thead><tr><th>site</th><th>training patients</th><th>{measure} on its own
 held-out patients</th></tr></thead><tbody>{lines}</tbody></table></div>"""
 
 

@@ -56,12 +56,12 @@ def parse_partition(text: str) -> Partition:
 
 
 def deal(
-    positive: NDArray[np.bool_], sites: int, partition: Partition, *, seed: int
+    group: NDArray[np.generic], sites: int, partition: Partition, *, seed: int
 ) -> NDArray[np.int64]:
     """Return each patient's site, "(patients,)" in 0..sites-1; every site has a patient at least.
 
     Args:
-        positive: whether any row of the patient has the outcome, "(patients,)".
+        group: whether any row of the patient has the outcome, or which outcome, "(patients,)".
         sites: how many.
         partition: iid or dirichlet.
         seed: public, and unrelated to noise and sampling.
@@ -69,19 +69,19 @@ def deal(
     Raises:
         UsageError: ``too-many-sites`` for the patients that there are.
     """
-    if not 1 <= sites <= len(positive):
+    if not 1 <= sites <= len(group):
         raise UsageError(
             "too-many-sites",
-            f"{len(positive)} training patients cannot be dealt to {sites} sites",
+            f"{len(group)} training patients cannot be dealt to {sites} sites",
             "Ask for fewer sites.",
         )
     random = np.random.Generator(np.random.PCG64(seed))
-    places = np.empty(len(positive), np.int64)
+    places = np.empty(len(group), np.int64)
     if partition.kind != "dirichlet":
-        places[random.permutation(len(positive))] = np.arange(len(positive)) % sites
+        places[random.permutation(len(group))] = np.arange(len(group)) % sites
         return places
-    for kind in (False, True):
-        members = random.permutation(np.flatnonzero(positive == kind))
+    for kind in np.unique(group):
+        members = random.permutation(np.flatnonzero(group == kind))
         shares = random.dirichlet(np.full(sites, partition.concentration))
         cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
         for site, part in enumerate(np.split(members, cuts)):

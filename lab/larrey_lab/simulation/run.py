@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from larrey_lab.evaluation import Interval, auc, auc_or_too_few, bootstrap_auc
-from larrey_lab.rehearsal import scores
+import numpy as np
+
+from larrey_lab.evaluation import Interval, bootstrap_auc
+from larrey_lab.rehearsal import outputs
+from larrey_lab.scores import Measure, bootstrap, has_enough, measures
 from larrey_lab.simulation.data import Simulated
 from larrey_lab.simulation.local import Letters, LocalSites
 from larrey_lab.simulation.ray import folder_app, on_ray, require_ray, write_cohorts
@@ -33,17 +36,21 @@ class Outcome:
     """What a simulation found.
 
     Attributes:
-        auc_by_round: on all held-out patients, the first of round 1.
+        measure: the headline score of the study's task.
+        by_round: it, on all held-out patients, the first of round 1.
         final: the last model's, with its interval over patients.
         by_site: the last model on each site's own held-out patients; None where too few, and
             without any where patients were dealt out.
+        others: the last model's further scores, by name.
         model: the last one, flat in layout order.
         seconds: of the rounds alone.
     """
 
-    auc_by_round: tuple[float, ...]
+    measure: Measure
+    by_round: tuple[float, ...]
     final: Interval
     by_site: dict[str, float | None]
+    others: dict[str, float]
     model: Vector
     seconds: float
 
@@ -106,17 +113,24 @@ def _letters(study: Study) -> Letters:
 
 
 def _judged(what: Simulated, models: list[Vector], seconds: float) -> Outcome:
-    held, names = what.split.held_out, what.study.file.site_names
-    found = [scores(what.study, model, held.features) for model in models]
-    by_site = {}
-    for place, name in enumerate(names):
+    held, label = what.split.held_out, what.study.contract.label
+    first, *others = measures(label)
+    found = [outputs(what.study, model, held.features).astype(np.float64) for model in models]
+    last, y = found[-1], held.label.astype(np.float64)
+    by_site: dict[str, float | None] = {}
+    for place, name in enumerate(what.study.file.site_names):
         here = held.site == place
         if here.any():
-            by_site[name] = auc_or_too_few(held.label[here], found[-1][here], held.patient[here])
+            is_told = has_enough(label, y[here], held.patient[here])
+            by_site[name] = first.or_none(y[here], last[here]) if is_told else None
     return Outcome(
-        tuple(auc(held.label, score) for score in found),
-        bootstrap_auc(held.label, found[-1], held.patient),
+        first,
+        tuple(first.of(y, each) for each in found),
+        bootstrap_auc(y, last[:, 0], held.patient)
+        if label.kind == "binary"
+        else bootstrap(first, y, last, held.patient),
         by_site,
+        {measure.name: measure.of(y, last) for measure in others},
         models[-1],
         seconds,
     )

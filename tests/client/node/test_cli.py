@@ -91,7 +91,7 @@ def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
         "version": 1,
         "title": forged,
         "question": forged,
-        "outcome": "y",
+        "outcome": {"kind": "binary", "columns": ["y"]},
         "purpose": "statistics",
         "roster": [],
         "proposer": "",
