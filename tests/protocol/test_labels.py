@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +44,7 @@ LABELS: dict[str, dict[str, Any]] = {
         "edges": [30, 90, 365, 730],
     },
 }
+PAGE = Path(__file__).parents[2] / "docs" / "outcomes.md"
 NUMBER, SURVIVAL = LABELS["number"], LABELS["survival"]
 
 
@@ -132,3 +136,9 @@ def test_the_partial_likelihood_of_cox_is_refused_and_says_why() -> None:
         loss_name(contract)
     assert refused.value.code == "loss-couples-patients"
     assert "discrete-time" in refused.value.next_step
+
+
+def test_every_example_of_the_page_is_a_label_and_every_kind_has_one() -> None:
+    examples = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    found = [contract_of(tomllib.loads(text)["label"]).label.kind for text in examples]
+    assert found == list(LABELS)

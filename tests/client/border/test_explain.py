@@ -6,9 +6,11 @@ import string
 
 import pytest
 
+from larrey_client import views
 from larrey_client.agent import Agent
 from larrey_client.cli import main
 from larrey_client.explain import explain_study
+from larrey_client.explain import study as study_page
 from larrey_client.explain.decisions import explain_policy
 from larrey_client.explain.english import ENGLISH
 from larrey_client.explain.french import FRENCH
@@ -16,10 +18,13 @@ from larrey_client.explain.plain import duration, plain, shown, table, wrapped
 from larrey_client.explain.status import explain_status, explain_studies
 from larrey_client.settings import SiteSettings
 from larrey_client.views import study_view
+from larrey_protocol.contract import Contract
 from larrey_protocol.keys import fingerprint
 from tests.client.node.conftest import Pki
 from tests.client.node.facts import STUDY, Approve
 from tests.client.node.peer import Peer
+from tests.protocol.samples import CONTRACT
+from tests.protocol.test_labels import LABELS
 
 Table = dict[str, str]
 
@@ -32,6 +37,30 @@ def test_both_languages_have_the_same_phrases_about_the_same_values() -> None:
     assert list(ENGLISH) == list(FRENCH)
     differing = [key for key in ENGLISH if fields(ENGLISH[key]) != fields(FRENCH[key])]
     assert differing == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "english", "french"),
+    [
+        ("binary", "y", "y"),
+        ("class", "y (one class of: low, mid, high)", "y (une classe parmi : low, mid, high)"),
+        ("number", "y (0 to 60 d)", "y (de 0 à 60 d)"),
+        (
+            "survival",
+            "died, and days until it or until the last news (4 intervals, up to 730 d)",
+            (
+                "died, et days jusque-là ou jusqu'aux dernières nouvelles"
+                " (4 intervalles, jusqu'à 730 d)"
+            ),
+        ),
+    ],
+)
+def test_a_person_reads_what_the_model_will_predict(kind: str, english: str, french: str) -> None:
+    contract = Contract.model_validate({**CONTRACT, "label": LABELS[kind]})
+    view = views._outcome(contract)
+    for phrases, expected in ((ENGLISH, english), (FRENCH, french)):
+        told = study_page._outcome(view, lambda key, p=phrases, **v: p[key].format(**v))
+        assert told == expected
 
 
 def test_no_phrase_was_left_untranslated() -> None:
