@@ -32,7 +32,9 @@ from larrey_client.remembering import (
     flat_state,
     incoming_layout,
     kept_layout,
+    leaving,
     next_state,
+    own_model,
     parted,
     state_now,
     state_of,
@@ -49,6 +51,7 @@ from larrey_protocol.study import DpSgd, Study
 from larrey_protocol.tasks import label_values, loss_name
 from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.contract import State
+from larrey_strategies.local_tensors import local_spans, scattered
 from larrey_strategies.of_study import algorithm_of
 
 __all__ = ["app", "local_update", "make_app", "prepare_study"]
@@ -96,7 +99,8 @@ def make_app(data: str = "", cohort: Cohort | None = None) -> ClientApp:
         if place.kept.entries:
             after = next_state(place.study, start=start, known=Known(shared, state), delta=delta)
             context.state[KEPT] = record_of(place.kept, flat_state(place.kept, after))
-        reply = RecordDict({"arrays": record_of(place.model, delta), "metrics": MetricRecord({})})
+        arrays = record_of(place.model, leaving(place.study, delta))
+        reply = RecordDict({"arrays": arrays, "metrics": MetricRecord({})})
         return Message(reply, reply_to=message)
 
     return client
@@ -123,6 +127,8 @@ def local_update(  # noqa: PLR0913 - a round's own facts, by name
 ) -> NDArray[np.float32]:
     """Return the update of one round of local training: what a trainer makes of a model.
 
+    Of local tensors too, which do not leave (`larrey_client.remembering.leaving`).
+
     Args:
         study: what was approved.
         network: the study's network (`larrey_client.networks.build`), admitted; overwritten.
@@ -133,7 +139,7 @@ def local_update(  # noqa: PLR0913 - a round's own facts, by name
         known: what the algorithm knows beside the model.
     """
     known = Known(known.shared, state_now(study, known))
-    load_flat(network, algorithm_of(study).begin(start, known.state))
+    load_flat(network, own_model(study, start, known))
     plan, correction = _plan(study, site), _correction(study, start, known)
     sampler = PoissonSampler()
     if not isinstance(study.file.privacy, DpSgd):
@@ -199,13 +205,13 @@ def _plan(study: Study, site: str) -> TrainingPlan:
 
 def _correction(study: Study, start: NDArray[np.float32], known: Known) -> Correction | None:
     """Return the objective's addition to each noised gradient, None if its paper has none."""
-    algorithm = algorithm_of(study)
+    algorithm, spans = algorithm_of(study), local_spans(study)
     if algorithm.correction(start, start, known.state, known.shared) is None:
         return None
 
     def correction(now: NDArray[np.float32], _: NDArray[np.float32]) -> NDArray[np.float32]:
         addition = algorithm.correction(now, start, known.state, known.shared)
-        return np.zeros_like(now) if addition is None else addition
+        return np.zeros_like(now) if addition is None else scattered(addition, spans)
 
     return correction
 

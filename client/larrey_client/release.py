@@ -19,13 +19,14 @@ from larrey_client.outbox import Outbox
 from larrey_client.records import Answered
 from larrey_client.task import TRAIN, Task
 from larrey_privacy.ledger_view import receipt_flags
-from larrey_protocol.envelope import check_update
+from larrey_protocol.envelope import check_update, require_zeros
 from larrey_protocol.errors import Refusal
 from larrey_protocol.models import phase_layout
 from larrey_protocol.signed import Receipt, sign
 from larrey_protocol.study import DpSgd
 from larrey_protocol.waypoints import reached
 from larrey_strategies.drift import update_bound
+from larrey_strategies.local_tensors import local_spans
 
 __all__ = ["Release"]
 
@@ -76,6 +77,7 @@ class Release:
         )
         check_update(update, layout, norm_bound=bound)
         if task.phase == TRAIN:
+            require_zeros(update, layout, local_spans(study))
             yield update
             return
         permit = warrant.permit if warrant else None

@@ -18,22 +18,27 @@ from larrey_protocol.models import initial_parameters, model_layout, request_lay
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout
 from larrey_strategies.contract import LocalRound, State, Vector
+from larrey_strategies.local_tensors import gathered, local_spans, scattered
 from larrey_strategies.of_study import algorithm_of, facts_of, site_vectors
 
 __all__ = [
     "KEPT",
+    "LOCAL",
     "NOTHING",
     "NOTHING_KNOWN",
     "Known",
     "flat_state",
     "incoming_layout",
     "kept_layout",
+    "leaving",
     "next_state",
+    "own_model",
     "parted",
     "state_now",
     "state_of",
 ]
 
+LOCAL = "local"  # of the site's state: the tensors that never leave
 KEPT = "larrey-kept"  # record of Flower's context with what the site keeps
 NOTHING: State = MappingProxyType({})
 
@@ -69,7 +74,10 @@ def parted(study: Study, flat: NDArray[np.float32]) -> tuple[Vector, State]:
 def kept_layout(study: Study) -> TensorLayout:
     """Return the layout of the file of what a site keeps; no entries where it keeps nothing."""
     size = model_layout(study).size
-    return TensorLayout(tuple((name, (size,)) for name in site_vectors(algorithm_of(study))))
+    entries = [(name, (size,)) for name in site_vectors(algorithm_of(study))]
+    if own := sum(end - first for first, end in local_spans(study)):
+        entries.append((LOCAL, (own,)))
+    return TensorLayout(tuple(entries))
 
 
 def state_of(layout: TensorLayout, flat: NDArray[np.float32]) -> State:
@@ -90,18 +98,35 @@ def next_state(study: Study, *, start: Vector, known: Known, delta: Vector) -> S
         study: as approved.
         start: the model that the round began with.
         known: what came with it, and what is kept now.
-        delta: the update that leaves, clipped and noised, not yet encoded.
+        delta: what training moved, local tensors too, clipped and noised, not yet encoded.
     """
-    algorithm = algorithm_of(study)
-    local = LocalRound(start, _as_read(study, delta), known.shared, facts_of(study))
-    return algorithm.site_step(state_now(study, known), local)
+    algorithm, spans, now = algorithm_of(study), local_spans(study), state_now(study, known)
+    sent = _as_read(study, scattered(delta, spans))
+    after = dict(algorithm.site_step(now, LocalRound(start, sent, known.shared, facts_of(study))))
+    if spans:
+        after[LOCAL] = now[LOCAL] + gathered(delta, spans)
+    return after
+
+
+def own_model(study: Study, start: Vector, known: Known) -> Vector:
+    """Return the model that the site goes on from, which is its own where it keeps one."""
+    now = state_now(study, known)
+    begin = algorithm_of(study).begin(start, now)
+    return scattered(begin, local_spans(study), now.get(LOCAL))
+
+
+def leaving(study: Study, delta: Vector) -> Vector:
+    """Return what leaves of an update: zeros for the tensors that stay."""
+    return scattered(delta, local_spans(study))
 
 
 def state_now(study: Study, known: Known) -> State:
     """Return what the site keeps now; before its first round, what follows from the first model."""
     if known.state or not kept_layout(study).entries:
         return known.state
-    return algorithm_of(study).site_init(initial_parameters(study))
+    first, spans = initial_parameters(study), local_spans(study)
+    state = dict(algorithm_of(study).site_init(first))
+    return state | {LOCAL: gathered(first, spans)} if spans else state
 
 
 def _as_read(study: Study, delta: Vector) -> Vector:

@@ -22,11 +22,12 @@ from larrey_privacy.ledger_store import Ledger
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.audit import GENESIS, verify_chain
 from larrey_protocol.contract import Contract
-from larrey_protocol.errors import IntegrityError, UsageError
+from larrey_protocol.errors import IntegrityError, Refusal, UsageError
 from larrey_protocol.keys import fingerprint
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import DpSgd, Study
+from larrey_strategies.local_tensors import local_names
 from larrey_strategies.registry import words_of
 
 __all__ = ["studies_view", "study_view", "verify_view"]
@@ -91,6 +92,7 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
             "leaves": {
                 "bytes_per_round": phase_layout(study, "train").nbytes,
                 "encoding": file.training.encoding,
+                "local": _local(study),
                 "tensors": [name for name, _ in model_layout(study).entries],
                 "metrics": list(file.training.metrics),
             },
@@ -137,6 +139,14 @@ def _algorithm(study: Study) -> Json:
         return asdict(words_of(study.file.training).parts())
     except UsageError:
         return {}
+
+
+def _local(study: Study) -> list[str]:
+    """Return the tensors that stay here; none where the study is refused for what it names."""
+    try:
+        return list(local_names(study))
+    except Refusal:
+        return []
 
 
 def _line(known: Known) -> Json:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from larrey_client.app import local_update
 from larrey_client.data.cohort import load_cohort
 from larrey_client.networks import build, load_flat
-from larrey_client.remembering import NOTHING, Known, next_state
+from larrey_client.remembering import NOTHING, Known, leaving, next_state, own_model
 from larrey_lab.scores import groups_of
 from larrey_lab.simulation.rounds import Request, plan_of, rounds
 from larrey_lab.simulation.study_sites import as_read
@@ -41,6 +41,7 @@ __all__ = [
     "cohorts_of",
     "federate",
     "outputs",
+    "own_models",
     "scores",
     "split_cohorts",
     "study_alone",
@@ -116,6 +117,21 @@ def split_cohorts(
 
 def federate(study: Study, cohorts: Mapping[str, Cohort]) -> list[Vector]:
     """Return the global model before the first and after every round, all sites present."""
+    return _federated(study, cohorts)[0]
+
+
+def own_models(study: Study, cohorts: Mapping[str, Cohort]) -> dict[str, Vector]:
+    """Return the model that each site has after the last round: the global one or its own."""
+    models, kept = _federated(study, cohorts)
+    known = [Known(NOTHING, state) for state in kept]
+    return {
+        site: own_model(study, models[-1], one)
+        for site, one in zip(study.file.site_names, known, strict=True)
+    }
+
+
+def _federated(study: Study, cohorts: Mapping[str, Cohort]) -> tuple[list[Vector], list[State]]:
+    """Return all global models, and what each site keeps at the end."""
     network, names = build(study), study.file.site_names
     kept: list[State] = [NOTHING for _ in names]
 
@@ -125,13 +141,14 @@ def federate(study: Study, cohorts: Mapping[str, Cohort]) -> list[Vector]:
             study, network, cohorts[site], site=site, start=request.start, known=known
         )
         kept[place] = next_state(study, start=request.start, known=known, delta=delta)
-        return delta
+        return leaving(study, delta)
 
     def ask(request: Request) -> list[Vector]:
         return [train(request, place) for place in request.sites]
 
     start = initial_parameters(study)
-    return [start, *rounds(plan_of(study), start, as_read(ask, study.file.training.encoding))]
+    read = as_read(ask, study.file.training.encoding)
+    return [start, *rounds(plan_of(study), start, read)], kept
 
 
 def alone(study: Study, site: str, cohort: Cohort) -> list[Vector]:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from larrey_protocol.errors import LarreyError
+from larrey_strategies import local_tensors
 from larrey_strategies.combinations import RULES, Setting, check
 from larrey_strategies.ranges import Range
 from larrey_strategies.registry import (
@@ -71,6 +72,8 @@ def strategies_page() -> str:
         for name, kind in parts_of.items():
             lines += ["", f"### {name}", "", *_part(kind, told.get(kind.__module__, ""))]
             told.setdefault(kind.__module__, name)
+    lines += ["", "## Local tensors", "", "`[training] local`, with any algorithm:", ""]
+    lines += _quoted(local_tensors)
     return "\n".join([*lines, "", *_combinations()]) + "\n"
 
 
@@ -80,14 +83,16 @@ def _part(kind: type, elsewhere: str) -> Iterator[str]:
     if elsewhere:
         yield f"The paper is told under [{elsewhere}](#{elsewhere})."
     else:
-        yield from (
-            f"> {line}".rstrip() for line in _text(sys.modules[kind.__module__]).split("\n")
-        )
+        yield from _quoted(sys.modules[kind.__module__])
     if getattr(kind, "weighted", True) is False:
         yield from ("", "Every site counts the same, whatever its number of patients.")
     rows = list(_parameters(kind))
     if rows:
         yield from ("", "| parameter | range | default | what it is |", "|---|---|---|---|", *rows)
+
+
+def _quoted(paper: ModuleType) -> Iterator[str]:
+    yield from (f"> {line}".rstrip() for line in _text(paper).split("\n"))
 
 
 def _text(documented: type | ModuleType) -> str:

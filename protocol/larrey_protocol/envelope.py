@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from larrey_protocol.encodings import BLOCK, blocks_of, decode, require_canonica
 from larrey_protocol.errors import Refusal
 from larrey_protocol.tensors import MAX_HEADER_BYTES, TensorLayout, parse_header
 
-__all__ = ["UpdateFacts", "check_update", "read_encoded"]
+__all__ = ["UpdateFacts", "check_update", "read_encoded", "require_zeros"]
 
 _BLOCK_BYTES = 1 << 20
 _BLOCKS = 64  # of an encoding, decoded at once: 1 MiB of float32
@@ -64,6 +65,26 @@ def check_update(descriptor: int, layout: TensorLayout, *, norm_bound: float) ->
     if norm > norm_bound:
         raise _no("over-norm", f"has norm {norm:.4g}, at most {norm_bound:.4g} is possible")
     return UpdateFacts(norm, size)
+
+
+def require_zeros(descriptor: int, layout: TensorLayout, spans: Iterable[tuple[int, int]]) -> None:
+    """Return if the file's values are zero, to the bit, in each span of the flat update.
+
+    Args:
+        descriptor: of a file that `check_update` admitted.
+        layout: as there.
+        spans: first value and the one after the last, of each tensor that stays at the site.
+
+    Raises:
+        Refusal: ``update-wrong-tensors``.
+    """
+    for first, end in spans:
+        at, stop = (layout.codes_at + n * layout.item_bytes for n in (first, end))
+        while at < stop:
+            block = _exactly(descriptor, at, min(_BLOCK_BYTES, stop - at))
+            if block.count(0) != len(block):
+                raise _no("wrong-tensors", "holds values of a tensor that stays at the site")
+            at += len(block)
 
 
 def _sum_of_squares(descriptor: int, offset: int, end: int) -> float:

@@ -49,10 +49,12 @@ class Drift:
         memory: of the site: ``variate`` is SCAFFOLD's ``c - c_i``; ``gradient`` is FedDyn's
             ``-g_i``, which moves by ``-pull * update`` a round; ``model`` is MR-MTL's own model of
             a site, where its training begins.
+        silent: how many values of an update are zero, since their tensors stay at the site.
     """
 
     pull: float = 0.0
     memory: Literal["", "variate", "gradient", "model"] = ""
+    silent: int = 0
 
 
 NO_DRIFT = Drift()
@@ -79,7 +81,7 @@ def norm_bound(study: Study, site: str, phase: str = "train", drift: Drift = NO_
     weights = _step_weights(study, drift.pull)
     rounding = 1.01 * norm_growth(training.encoding)  # float32 and the noise grid; the encoding
     if drift.memory == "":
-        bound = _noised(study, privacy, site, weights, _TAIL)
+        bound = _noised(study, privacy, site, weights, _TAIL, drift.silent)
     else:
         bound = _remembering(study, privacy, site, weights, drift)
     if not math.isfinite(bound):
@@ -101,12 +103,12 @@ def _remembering(
     path = training.learning_rate * sum(weights)
     block = min(BLOCK, model_layout(study).size)
     lost = worst_error(training.encoding) * math.sqrt(block)  # of a norm, by the encoding
-    own = _noised(study, privacy, site, weights, tail)
+    own = _noised(study, privacy, site, weights, tail, drift.silent)
     if drift.memory == "variate":
-        largest = max(_noised(study, privacy, name, weights, tail) for name in names)
+        largest = max(_noised(study, privacy, name, weights, tail, drift.silent) for name in names)
         return own + 2 * largest * (1 + lost) / (1 - 2 * lost)
     if drift.memory == "model":
-        largest = max(_noised(study, privacy, name, weights, tail) for name in names)
+        largest = max(_noised(study, privacy, name, weights, tail, drift.silent) for name in names)
         nearer, away = abs(drift.pull * path), 0.0
         for _ in range(training.rounds_held):
             moved = largest + nearer * 2 * away
@@ -119,12 +121,15 @@ def _remembering(
     return own + abs(path) * memory
 
 
-def _noised(study: Study, privacy: DpSgd, site: str, weights: list[float], tail: float) -> float:
+def _noised(
+    study: Study, privacy: DpSgd, site: str, weights: list[float], tail: float, silent: int
+) -> float:
     """Return the bound of what clipped and noised gradients alone move."""
     batch = study.expected_batch(site)
     signal = privacy.clip * _largest_batch(batch, tail) / batch * sum(map(abs, weights))
     spread = privacy.noise_multiplier * privacy.clip / batch
-    noise = spread * math.sqrt(sum(w * w for w in weights)) * _chi(model_layout(study).size, tail)
+    values = model_layout(study).size - silent
+    noise = spread * math.sqrt(sum(w * w for w in weights)) * _chi(values, tail)
     return study.file.training.learning_rate * (signal + noise)
 
 

@@ -34,6 +34,7 @@ __all__ = [
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 AppName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+TensorPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?-]{1,100}$")]
 PartName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9-]{0,60})?$")]  # empty: the strategy's own
 Call = Literal["train", "evaluate", "query"]  # a handler of a Flower app; one phase of a round
 
@@ -74,6 +75,8 @@ class Training(Record):
     aggregator: PartName = ""  # how updates become one, in place of the strategy's own
     optimizer: PartName = ""  # the coordinator's step, in place of the strategy's own
     aggregator_parameters: dict[str, float] = Field(default_factory=dict)  # named as in the paper
+    # Tensors that stay at each site, by name: * is any text, ? one character.
+    local: tuple[TensorPattern, ...] = Field((), max_length=100)
     local_steps: int = Field(1, ge=1, le=10_000)  # H
     learning_rate: float = Field(gt=0, le=1e4)
     momentum: float = Field(0.0, ge=0, lt=1)  # post-processing of noised gradients, reset per round

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from larrey_protocol.errors import Refusal
-from larrey_protocol.models import model_layout
 from larrey_protocol.study import DpSgd, Study
 from larrey_strategies.centered_clipping import CenteredClipping
 from larrey_strategies.krum import Krum, MultiKrum
+from larrey_strategies.local_tensors import shared_size
 from larrey_strategies.norm_bounding import NormBounding
 from larrey_strategies.registry import (
     OBJECTIVES,
@@ -47,6 +47,7 @@ class Setting:
         secure_aggregation: the coordinator sees the sum alone.
         third_party_claim: the study states an epsilon of the published mean.
         app: a standard Flower app trains in place of Larrey's own loop.
+        local_tensors: some of the model's tensors stay at the sites.
         noise_norm: what the L2 norm of an update is from its noise alone; 0 where there is none
             or nobody knows.
     """
@@ -56,6 +57,7 @@ class Setting:
     secure_aggregation: bool = False
     third_party_claim: bool = False
     app: bool = False
+    local_tensors: bool = False
     noise_norm: float = 0.0
 
 
@@ -111,11 +113,12 @@ def setting_of(study: Study) -> Setting:
         weights = math.fsum(((1 - rho**j) / (1 - rho)) ** 2 for j in steps)
         batch = max(study.expected_batch(site) for site in study.file.site_names)
         one = training.learning_rate * privacy.noise_multiplier * privacy.clip / batch
-        noise = one * math.sqrt(model_layout(study).size * weights)
+        noise = one * math.sqrt(shared_size(study) * weights)
     return Setting(
         quorum=study.file.rounds.quorum,
         per_site_dp=isinstance(privacy, DpSgd),
         app=training.app is not None,
+        local_tensors=bool(training.local),
         noise_norm=noise,
     )
 
@@ -133,7 +136,11 @@ def _state_without_mean(case: _Case) -> bool:
 
 
 def _app_trains(case: _Case) -> bool:
-    own = case.parts.objective != "plain" or case.parts.optimizer == "fednova"
+    own = (
+        case.setting.local_tensors
+        or case.parts.objective != "plain"
+        or case.parts.optimizer == "fednova"
+    )
     return case.setting.app and own
 
 
@@ -190,8 +197,8 @@ RULES = (
     ),
     Rule(
         "app-trains-itself",
-        "a standard Flower app takes its own steps: nothing can be added to its gradients, and"
-        " their number and length are not known",
+        "a standard Flower app takes its own steps: nothing can be added to its gradients or kept"
+        " of its model, and their number and length are not known",
         "Take strategy 'fedavg' or another whose objective is 'plain'; the app may hold the rest.",
         _app_trains,
     ),

@@ -5,6 +5,8 @@ The derivation is in `larrey_protocol.norms`, which knows no strategies.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from larrey_protocol.errors import UsageError
 from larrey_protocol.norms import NO_DRIFT, Drift, norm_bound
 from larrey_protocol.study import Study
@@ -12,6 +14,7 @@ from larrey_strategies.contract import LocalObjective
 from larrey_strategies.fedavg import Plain
 from larrey_strategies.feddyn import FedDyn
 from larrey_strategies.fedprox import FedProx
+from larrey_strategies.local_tensors import local_spans
 from larrey_strategies.mr_mtl import MrMtl
 from larrey_strategies.registry import make_algorithm, words_of
 from larrey_strategies.scaffold import Scaffold
@@ -49,6 +52,8 @@ def update_bound(study: Study, site: str, phase: str = "train") -> float:
 
     Raises:
         UsageError: as `make_algorithm` and `larrey_protocol.norms.norm_bound`.
+        Refusal: as `larrey_strategies.local_tensors.local_names`.
     """
     objective = make_algorithm(words_of(study.file.training)).objective
-    return norm_bound(study, site, phase, drift_of(objective))
+    silent = sum(end - first for first, end in local_spans(study))
+    return norm_bound(study, site, phase, replace(drift_of(objective), silent=silent))

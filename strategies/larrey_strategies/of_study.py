@@ -13,6 +13,7 @@ from larrey_strategies.algorithm import Algorithm
 from larrey_strategies.combinations import check, setting_of
 from larrey_strategies.contract import RoundFacts
 from larrey_strategies.drift import update_bound
+from larrey_strategies.local_tensors import local_names
 from larrey_strategies.registry import make_algorithm, words_of
 
 __all__ = ["algorithm_of", "facts_of", "require_algorithm", "site_vectors"]
@@ -33,10 +34,12 @@ def require_algorithm(study: Study) -> Algorithm:
     Raises:
         UsageError: as `make_algorithm`; ``update-unbounded`` where the border could not tell an
             honest update.
-        Refusal: as `larrey_strategies.combinations.check` says; ``loss-couples-patients``.
+        Refusal: as `larrey_strategies.combinations.check` says; ``loss-couples-patients``,
+            ``local-tensors-unfit``.
     """
     loss_name(study.contract)  # a loss of single rows, whatever the algorithm
     algorithm = algorithm_of(study)
+    local_names(study)
     for site in study.file.site_names:
         update_bound(study, site)
     refusal = check(words_of(study.file.training), setting_of(study))

@@ -70,6 +70,12 @@ def test_an_app_takes_its_own_steps(name):
     assert found == ("app-trains-itself" if own else "")
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_local_tensors_go_with_all_but_an_app(name):
+    assert code(words(name), Setting(8, local_tensors=True)) == ""
+    assert code(words(name), Setting(8, local_tensors=True, app=True)) == "app-trains-itself"
+
+
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "mr-mtl"])
 def test_states_at_sites_go_with_secure_aggregation_and_noise(name):
     assert code(words(name), Setting(2, per_site_dp=True, secure_aggregation=True)) == ""

@@ -117,8 +117,9 @@ ENGLISH = {
     " {free:.1%} is free{fits}",
     "does-not-fit": "; it does NOT fit",
     "leaves-line": "per round one model update of {bytes} bytes ({tensors}"
-    " tensors{noised}{rounded}), its checked size and norm, and a signed receipt; {metrics}",
+    " tensors{stays}{noised}{rounded}), its checked size and norm, and a signed receipt; {metrics}",
     "noised": ", clipped and noised",
+    "stays": ", zeros for {names}, trained here alone and never sent",
     "rounded": ", then rounded to {encoding}",
     "no-metrics": "no row, no count, no text",
     "metrics-one": "and the exact number {names}, as its {calls} compute, with a receipt; no row,"

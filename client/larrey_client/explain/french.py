@@ -122,8 +122,10 @@ FRENCH = {
     " {free:.1%} reste libre{fits}",
     "does-not-fit": " ; le budget ne suffit PAS",
     "leaves-line": "par tour, une mise à jour du modèle de {bytes} octets ({tensors}"
-    " tenseurs{noised}{rounded}), sa taille et sa norme vérifiées, et un reçu signé ; {metrics}",
+    " tenseurs{stays}{noised}{rounded}), sa taille et sa norme vérifiées, et un reçu signé ;"
+    " {metrics}",
     "noised": ", écrêtée et bruitée",
+    "stays": ", des zéros pour {names}, appris ici seulement et jamais envoyés",
     "rounded": ", puis arrondie en {encoding}",
     "no-metrics": "aucune ligne, aucun effectif, aucun texte",
     "metrics-one": "et le nombre exact {names}, calculé par ses étapes {calls}, avec un reçu ;"

@@ -261,6 +261,7 @@ def _leaves(view: Json, say: Say) -> str:
         "leaves-line",
         bytes=leaves["bytes_per_round"],
         tensors=len(leaves["tensors"]),
+        stays=say("stays", names=", ".join(leaves["local"])) if leaves["local"] else "",
         noised="" if view["privacy"]["mechanism"] == "none" else say("noised"),
         rounded=say("rounded", encoding=encoding)
         if (encoding := leaves["encoding"]) != "float32"
