@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from larrey_client.data.cohort import load_cohort
-from larrey_lab.rehearsal import without_privacy
-from larrey_lab.scores import measures
+from larrey_lab.rehearsal import federate, outputs, study_alone, without_privacy
+from larrey_lab.scores import measures, probabilities
 from larrey_lab.simulation.data import simulated
 from larrey_lab.simulation.partition import Partition
 from larrey_lab.simulation.run import simulate
@@ -217,3 +218,36 @@ def test_the_contract_of_a_task_survives_its_journey_to_the_site(tmp_path):
     for label in LABELS.values():
         contract = study_of(tmp_path, label).contract
         assert Contract.model_validate_json(contract.model_dump_json(by_alias=True)) == contract
+
+
+def fitted(study, cohort):
+    """Return the outputs on its own rows after many steps without privacy, at one site alone."""
+    plain = without_privacy(study_alone(study, "alpha"), rounds=10)
+    longer = plain.file.training.model_copy(update={"local_steps": 120, "learning_rate": 1.0})
+    file = plain.file.model_copy(update={"training": longer})
+    last = federate(Study(file=file, contract=study.contract), {"alpha": cohort})[-1]
+    return outputs(study, last, cohort.features)
+
+
+def test_without_privacy_each_task_reaches_the_optimum_of_scikit_learn(tmp_path, table):
+    """Hazards of a linear model are one logistic regression an interval, of those still there."""
+    found, cohorts = {}, {}
+    for kind in ("class", "number", "survival"):
+        study = study_of(tmp_path, LABELS[kind])
+        sites = tuple(site.model_copy(update={"patients": 800}) for site in study.file.sites)
+        study = study.model_copy(update={"file": study.file.model_copy(update={"sites": sites})})
+        cohorts[kind] = load_cohort(table, study.contract)
+        found[kind] = fitted(study, cohorts[kind])
+    x = cohorts["class"].features
+    free = {"C": np.inf, "max_iter": 1000}
+    classes = LogisticRegression(**free).fit(x, cohorts["class"].label)
+    np.testing.assert_allclose(probabilities(found["class"]), classes.predict_proba(x), atol=0.01)
+    line = LinearRegression().fit(x, cohorts["number"].label)
+    np.testing.assert_allclose(found["number"][:, 0], line.predict(x), atol=1e-3)
+    lived, event = np.divmod(cohorts["survival"].label, 2)
+    for interval in range(4):
+        here = (lived > interval) | ((lived == interval) & (event > 0))
+        died = (lived == interval)[here]
+        hazard = LogisticRegression(**free).fit(x[here], died)
+        ours = probabilities(found["survival"][:, [interval]])[here, 1]
+        np.testing.assert_allclose(ours, hazard.predict_proba(x[here])[:, 1], atol=0.02)
