@@ -8,7 +8,7 @@ LOCK := requirements/dev.lock
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: chaos-field help setup demo test check lint tools simulation lock protocol wheel-node clean \
+.PHONY: chaos-field dashboards help setup demo test check lint tools simulation lock protocol wheel-node clean \
 	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary bench-simulate pfl chaos-kills \
 	chaos soak
 
@@ -54,6 +54,9 @@ tools: $(READY) ## helm, PostgreSQL, promtool and amtool, pinned, for tests (int
 	$(PY) deploy/tools.py helm
 	$(PY) deploy/postgres.py
 	$(PY) deploy/watching.py
+
+dashboards: $(READY) ## remake deploy/grafana/boards from the code beside it
+	$(PY) deploy/grafana/make.py
 
 simulation: $(READY) ## Flower's simulation engine on Ray, for its test
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/simulation.lock

@@ -29,7 +29,8 @@ Every series is there from the start, with 0, so that the first event is an incr
 100 studies have series at the coordinator; those of a study go when it is closed (`larrey study \
 close`, or its retention is over). Limits that
 alerts compare with are metrics themselves. Alerts and what to do about them: \
-[runbooks](runbooks/README.md).
+[runbooks](runbooks/README.md). Grafana boards: import `deploy/grafana/boards/*.json`; \
+`make dashboards` remakes them from the code beside them.
 """
 _FOOT = """
 Beside these, both export `process_*` of `prometheus_client` (memory, processor time, open files).
