@@ -18,6 +18,7 @@ from pathlib import Path
 from larrey_client.commands import (
     audit,
     data,
+    doctor,
     extract,
     families,
     incident,
@@ -28,7 +29,6 @@ from larrey_client.commands import (
     people,
     permit,
     policy,
-    preflight,
     stops,
     study,
 )
@@ -47,7 +47,7 @@ _EXAMPLE = """example:
 """
 _SUBJECTS = (
     node,
-    preflight,
+    doctor,
     people,
     policy,
     permit,

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from larrey_client.cli import build_parser as site_parser
 from larrey_client.settings import SiteSettings
+from larrey_lab.doctor_page import PAGE as DOCTOR
+from larrey_lab.doctor_page import doctor_page
 from larrey_lab.metrics_page import PAGE as METRICS
 from larrey_lab.metrics_page import metrics_page
 from larrey_lab.round_table import BEGIN, END, table
@@ -61,6 +63,7 @@ def pages() -> dict[str, str]:
     schemas = {f"schemas/{name}.schema.json": _schema(model) for name, model in _FILES.items()}
     written = {"cli.md": _command_line(), "security/egress.md": _egress(), PAGE: threat_model()}
     written[STRATEGIES] = strategies_page()
+    written[DOCTOR] = doctor_page()
     written[METRICS] = metrics_page()
     return schemas | written | {_ARCHITECTURE: _architecture()}
 

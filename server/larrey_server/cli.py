@@ -17,6 +17,7 @@ from larrey_protocol.errors import LarreyError
 from larrey_protocol.newfile import file_failed
 from larrey_server import (
     cli_audit,
+    cli_doctor,
     cli_members,
     cli_operator,
     cli_people,
@@ -78,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli_people.command(commands)
     cli_operator.command(commands)
     cli_audit.command(commands)
+    cli_doctor.command(commands)
     add_foreign(commands, "larrey.commands")
     return parser
 

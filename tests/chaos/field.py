@@ -184,7 +184,7 @@ def cut_link_for_hours(field: Field) -> None:
 
 def full_shared_memory(field: Field) -> None:
     """F7: shared memory of a container is measured; where it is full, the code says so."""
-    status, found = field.preflight("mount -t tmpfs -o size=64m larrey /dev/shm")
+    status, found = field.doctor("mount -t tmpfs -o size=64m larrey /dev/shm")
     assert status == 0  # a warning: not every app uses it
     assert "64 MiB" in found["shared-memory-small"]
     assert "--shm-size" in found["shared-memory-small"]
@@ -227,11 +227,11 @@ def readonly_data(field: Field) -> None:
     """F4: rows are on a read-only volume; whoever wants to write there is told before."""
     place = field.rows / "gamma"
     mount = f"mount --bind {place} {place}\nmount -o remount,bind,ro {place}"
-    status, found = field.preflight(mount)
+    status, found = field.doctor(mount)
     assert (status, [code for code in found if code.startswith("state")]) == (0, [])
     state = field.hospitals.config("gamma").parent / "state"
     mount = f"mount --bind {state} {state}\nmount -o remount,bind,ro {state}"
-    status, found = field.preflight(mount)
+    status, found = field.doctor(mount)
     assert status == 1
     assert f"site.state: {state}" in found["state-read-only"]
     assert "writable volume" in found["state-read-only"]
@@ -253,7 +253,7 @@ def rotated_authority(field: Field) -> None:
         field.kill(program)
     until(lambda: field.probe("/livez") == field.probe("/readyz") == 503, SILENCE_S)
     until(lambda: "coordinator-untrusted" in field.gamma.tail(), SILENCE_S)
-    status, found = field.preflight()
+    status, found = field.doctor()
     assert status == 1
     assert "CN=larrey-rotated" in found["coordinator-untrusted"]
     assert "coordinator.authority" in found["coordinator-untrusted"]

@@ -153,19 +153,21 @@ class Field:
         self.line.heal()
         until(lambda: self.probe("/readyz") == 200, 60)
 
-    def preflight(self, *before: str) -> tuple[int, dict[str, str]]:
-        """Return what `larrey-site preflight` ends with and finds at gamma, by code.
+    def doctor(self, *before: str) -> tuple[int, dict[str, str]]:
+        """Return what `larrey-site doctor` ends with and finds at gamma, by code.
 
         ``before`` are shell commands in a mount namespace that the command then has to itself.
         """
         config = self.hospitals.config("gamma")
-        command = f"{Path(sys.executable).parent}/larrey-site preflight --json --config {config}"
+        command = f"{Path(sys.executable).parent}/larrey-site doctor --json --config {config}"
         script = ["sh", "-ec", "\n".join([*before, f"exec {command}"])]
         apart = ["unshare", "-rm"] if before else []
         done = subprocess.run([*apart, *script], capture_output=True, text=True, check=False)
         checks = json.loads(done.stdout)["checks"]
-        found = [one for check in checks for one in check["found"]]
-        return done.returncode, {f["code"]: f"{f['message']} {f['remedy']}" for f in found}
+        found = [one for one in checks if one["status"] in {"failed", "warning"}]
+        return done.returncode, {
+            one["code"]: f"{one['detail']['en']} {one['remedy']['en']}" for one in found
+        }
 
 
 @contextmanager
