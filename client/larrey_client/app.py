@@ -54,7 +54,7 @@ from larrey_strategies.contract import State
 from larrey_strategies.local_tensors import local_spans, scattered
 from larrey_strategies.of_study import algorithm_of
 
-__all__ = ["app", "local_update", "make_app", "prepare_study"]
+__all__ = ["app", "local_update", "make_app", "network_of", "prepare_study"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +104,15 @@ def make_app(data: str = "", cohort: Cohort | None = None) -> ClientApp:
         return Message(reply, reply_to=message)
 
     return client
+
+
+def network_of(text: str, device: str) -> nn.Module:
+    """Return a study's network, built and admitted; whoever uses it overwrites its values.
+
+    Raises:
+        Refusal: as the first round would.
+    """
+    return _workplace(text, device).network
 
 
 def prepare_study(text: str, device: str) -> None:

@@ -45,7 +45,7 @@ from larrey_client.shared_memory import is_shared_memory_full, shared_memory_ful
 from larrey_privacy.cohort import Cohort
 from larrey_protocol.encodings import encode
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.models import phase_layout
+from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.study import Study
 from larrey_protocol.tensors import TensorLayout, pack
 
@@ -70,6 +70,7 @@ class Assignment:
     kept: TensorLayout  # of what the site keeps between rounds; mostly without entries
     site: str
     data: Path
+    root: Path | None
     app: str
     device: str
     units: int  # who is trained on; private
@@ -131,6 +132,47 @@ class Assignment:
         if not isinstance(record, ArrayRecord):
             raise LarreyError("trainer-failed", "the app left no state")
         return [_update_file(self.kept, record, None)]
+
+    def personalise(
+        self, files: Sequence[int], wish: dict[str, Any]
+    ) -> tuple[dict[str, float], int]:
+        """Return scores, and a sealed file with a model of the site's own (`personal`).
+
+        The scores are the mean losses of the shared and the own model over the rows of the
+        contract's validation part, which neither was trained on; none where there is no such part.
+
+        Args:
+            files: the study's final model, the site's secret, the excluded patients.
+            wish: ``lambda_``, ``steps`` and ``learning_rate``.
+
+        Raises:
+            LarreyError: ``model-malformed``, ``study-not-loaded`` where an app reads for itself.
+            DataError: as `larrey_client.data.cohort.load`.
+        """
+        from larrey_client.app import network_of
+        from larrey_client.personal import Personal, mean_loss, personal_model
+
+        if self.cohort is None:
+            raise LarreyError("study-not-loaded", "the study's own app holds the rows")
+        network = network_of(self.text, self.device)
+        how = Personal(wish["lambda_"], wish["steps"], wish["learning_rate"])
+        layout = model_layout(self.study)
+        with _mapped(files[0], layout) as final:
+            own = personal_model(
+                self.study, network, self.cohort, site=self.site, final=final, how=how
+            )
+            scores: dict[str, float] = {}
+            if (split := self.study.contract.split) and split.valid:
+                held = self._held_out(files[1:])
+                for name, model in (("shared", final), ("own", own)):
+                    scores[name] = mean_loss(self.study, network, model, held)
+                scores["rows"] = len(held.label)
+        return scores, seal(memory_file("personal", [pack(layout, own)]))
+
+    def _held_out(self, files: Sequence[int]) -> Cohort:
+        secret, excluded = (_content(file) for file in files)
+        reading = Reading(secret, unpack_hashes(excluded), self.root, "valid")
+        return load(connect(self.data, self.root), self.study.contract, reading).cohort
 
     def warm(self) -> None:
         """Do ahead, where the app is ours, what does not depend on the model that will arrive."""
@@ -203,6 +245,7 @@ def assign(files: Sequence[int], wish: dict[str, Any], *, device: str) -> Assign
         kept=kept_layout(study),
         site=wish["site"],
         data=data,
+        root=root,
         app=app,
         device=device,
         units=prepared.cohort.patients,

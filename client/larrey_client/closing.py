@@ -24,6 +24,7 @@ from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
 from larrey_client.orders import Standing
+from larrey_client.personalising import forget_personal
 from larrey_client.records import Decision
 from larrey_client.site_states import SiteStates
 from larrey_protocol.canonical import short
@@ -290,6 +291,7 @@ def states_closer(node: Node) -> Closer:
         for digest, size in states.kept(study):
             yield Deleted(kind="state", digest=digest, bytes=size)
         states.forget(study)
+        forget_personal(node.store.folder, study)  # not named: a receipt leaves the site
 
     return close
 

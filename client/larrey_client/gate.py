@@ -81,7 +81,7 @@ from larrey_client.ground_rules import GROUND_RULES, WARRANT_RULES
 from larrey_client.study_rules import STUDY_RULES
 from larrey_client.task_rules import CONSENT_RULES, LAUNCH_RULES, LEDGER_RULES, TASK_RULES
 
-__all__ = ["decide_approval", "decide_study", "decide_task"]
+__all__ = ["decide_approval", "decide_personal", "decide_study", "decide_task"]
 
 _CaseT = TypeVar("_CaseT")
 
@@ -105,16 +105,32 @@ def decide_approval(case: StudyCase, ground: Ground) -> Decision:
 
 def decide_task(case: TaskCase) -> Decision:
     """Return whether this request may be answered; an answered one costs nothing more."""
+    decision = _consented(case)
+    if isinstance(decision, Refuse):
+        return decision
+    return _first((*LAUNCH_RULES, *TASK_RULES, _still_allowed, *LEDGER_RULES), case)
+
+
+def decide_personal(case: TaskCase) -> Decision:
+    """Return whether the approved study's data may train a model that stays here.
+
+    Rules 1 to 12 and 17 of a request; what concerns rounds and the ledger does not apply, so that
+    the case has no hold.
+    """
+    decision = _consented(case)
+    if isinstance(decision, Refuse):
+        return decision
+    return _first((*LAUNCH_RULES, _still_allowed), case)
+
+
+def _consented(case: TaskCase) -> Decision:
     decision = _first(GROUND_RULES, case.ground)
     if isinstance(decision, Refuse):
         return decision
     decision = _first(CONSENT_RULES, case)
     if isinstance(decision, Refuse) or case.study is None:
         return decision
-    decision = _first(WARRANT_RULES, case.study)
-    if isinstance(decision, Refuse):
-        return decision
-    return _first((*LAUNCH_RULES, *TASK_RULES, _still_allowed, *LEDGER_RULES), case)
+    return _first(WARRANT_RULES, case.study)
 
 
 def _still_allowed(case: TaskCase) -> Refuse | None:

@@ -16,7 +16,7 @@ from larrey_client.exchange import Exchange
 from larrey_client.metrics import SiteMetrics
 from larrey_client.settings import Member, SiteSettings
 from larrey_client.store import SiteStore
-from larrey_client.trainer_link import Loaded, TrainTask
+from larrey_client.trainer_link import Loaded, PersonalTask, TrainTask
 from larrey_client.turn import Turn
 from larrey_client.watch import Anchors
 from larrey_protocol.keys import SigningKey
@@ -49,6 +49,11 @@ class Trainer(Protocol):
         self, task: TrainTask, model: int, state: int | None, *, timeout_s: float
     ) -> tuple[int, int]:
         """Return the update, and what the site keeps once it was applied, as sealed files."""
+
+    def personalise(
+        self, task: PersonalTask, final: int, *, timeout_s: float
+    ) -> tuple[int, dict[str, float]]:
+        """Return a model of the site's own as a sealed file, and its scores."""
 
     def interrupt(self, study: str = "") -> None:
         """End the process at once if it holds this study, whatever it does; bar its training."""

@@ -1,5 +1,7 @@
 """What the local door takes about stops: pause and halt at once, the rest with a signed order.
 
+And what comes after the last round: deletion, or a model of the site's own.
+
 Every command has a thread of its own; none waits for a training or an approval that runs.
 """
 
@@ -12,6 +14,7 @@ from larrey_client.agent import Agent
 from larrey_client.leaving import departure_of, leave
 from larrey_client.local import Handler
 from larrey_client.members import Members
+from larrey_client.personalising import personalise
 from larrey_client.stopping import resume, stop
 from larrey_protocol.errors import Refusal
 from larrey_protocol.signed import Signed
@@ -59,8 +62,15 @@ def stop_handlers(members: Members) -> Mapping[str, Handler]:
         "stop terms": terms,
         "resume": going_on,
         "study close": close,
+        "study personalise": lambda request, actor: _own_model(members, request, actor),
         "leave": lambda request, _actor: _leave(members, request),
     }
+
+
+def _own_model(members: Members, request: Mapping[str, Any], actor: str) -> Json:  # Any: JSON
+    with members.first.node.store.reading() as records:
+        digest = records.everywhere.find(str(request["study"])).study.digest
+    return personalise(members.of(digest).node, digest, request, actor)
 
 
 def _leave(members: Members, request: Mapping[str, Any]) -> Json:  # Any: JSON

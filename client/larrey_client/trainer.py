@@ -79,9 +79,10 @@ class _Server:
         try:
             if frame.get("op") == "load":
                 return self._load(frame, files), []
-            if frame.get("op") == "scan":
-                return {}, [self._scan(frame, files)]
-            return {}, self._train(frame, files)
+            if frame.get("op") == "personalise":
+                return self._personalise(frame, files)
+            is_scan = frame.get("op") == "scan"
+            return {}, [self._scan(frame, files)] if is_scan else self._train(frame, files)
         except LarreyError as error:
             logger.info("trainer refuses op=%s code=%s", frame.get("op"), error.code)
             return _report(error), []
@@ -120,6 +121,16 @@ class _Server:
 
         self._warming = threading.Thread(target=run, name="warm-up", daemon=True)
         self._warming.start()
+
+    def _personalise(
+        self, frame: dict[str, Any], files: list[int]
+    ) -> tuple[dict[str, Any], list[int]]:
+        if self._assignment is None or frame.get("site") != self._assignment.site:
+            raise LarreyError("study-not-loaded", "the trainer holds no such study")
+        if self._warming is not None:
+            self._warming.join()
+        scores, own = self._assignment.personalise(files, frame)
+        return {"scores": scores}, [own]
 
     def _train(self, frame: dict[str, Any], files: list[int]) -> list[int]:
         if self._assignment is None or frame.get("site") != self._assignment.site:

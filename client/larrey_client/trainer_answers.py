@@ -14,7 +14,15 @@ from larrey_client.explain.plain import plain
 from larrey_client.frames import is_sealed
 from larrey_protocol.errors import DataError, LarreyError
 
-__all__ = ["close_files", "failure_of", "field_of", "hashes_of", "only_file", "sealed_files"]
+__all__ = [
+    "close_files",
+    "failure_of",
+    "field_of",
+    "hashes_of",
+    "only_file",
+    "scores_of",
+    "sealed_files",
+]
 
 # All that a trainer may say went wrong, since a code may leave the site: another word from it would
 # be a message. What is wrong with the data (DataError) has one code outside, whatever it says.
@@ -110,6 +118,14 @@ def field_of(answer: dict[str, Any], name: str, kind: type[_KindT]) -> _KindT:
     if not isinstance(value, kind):
         raise LarreyError("trainer-failed", f"the trainer's answer lacks '{name}'")
     return value
+
+
+def scores_of(answer: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers in an answer by their names; only what is a number."""
+    scores = answer.get("scores")
+    if not isinstance(scores, dict):
+        return {}
+    return {plain(str(k)): float(v) for k, v in scores.items() if isinstance(v, int | float)}
 
 
 def close_files(fds: Sequence[int]) -> None:

@@ -34,44 +34,20 @@ from larrey_client.trainer_answers import (
     failure_of,
     field_of,
     hashes_of,
+    scores_of,
     sealed_files,
 )
 from larrey_client.trainer_process import Limits, TrainerProcess
+from larrey_client.trainer_tasks import Loaded, PersonalTask, TrainTask
 from larrey_protocol.canonical import canonical_json
 from larrey_protocol.errors import DataError, LarreyError, TransportError
 from larrey_protocol.study import Study
 
-__all__ = ["Loaded", "TrainTask", "TrainerLink"]
+__all__ = ["Loaded", "PersonalTask", "TrainTask", "TrainerLink"]
 
 logger = logging.getLogger(__name__)
 _UNSURE = frozenset({"trainer-failed", "device-lost", "shared-memory-full"})
 _LOAD_TIMEOUT_S = 3600.0  # a large Parquet file on a slow disk
-
-
-@dataclass(frozen=True, slots=True)
-class TrainTask:
-    """Which training is asked for."""
-
-    study: str  # digest
-    round: int
-    phase: str
-    site: str
-    sequence: int = 0  # of the reservation in the ledger; goes into the keys of the noise
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What the trainer found; exact and private, it stays at the site.
-
-    Attributes:
-        units: patients (or other units) that will be trained on.
-        content: "sha256:…" of all rows read; leaves only inside a commitment keyed by the site.
-        excluded: patients whose rows were dropped.
-    """
-
-    units: int
-    content: str
-    excluded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +209,38 @@ class TrainerLink:
         files = [model] if state is None else [model, state]
         update, after = self._train(task, files, 2, timeout_s)
         return update, after
+
+    def personalise(
+        self, task: PersonalTask, final: int, *, timeout_s: float
+    ) -> tuple[int, dict[str, float]]:
+        """Return a sealed file with a model of the site's own, and scores; neither may leave.
+
+        Args:
+            task: must name the loaded study.
+            final: descriptor of the study's final model; the caller keeps it.
+            timeout_s: as `train`.
+
+        Raises:
+            LarreyError: as `train`.
+            DataError: as `load`.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._turn:
+            process = self._running()
+            if self._loaded is None or self._loaded.digest != task.study or process.fresh:
+                raise LarreyError("study-not-loaded", "the trainer holds another study")
+            if self._is_barred(task.study):
+                raise self._lost(PeerClosed())
+            reading = self._loaded.reading
+            documents = [reading.secret, pack_hashes(reading.excluded)]
+            files = [seal(memory_file("document", [document])) for document in documents]
+            try:
+                frame = {"op": "personalise", **asdict(task)}
+                answer, fds = self._ask(process, frame, [final, *files], deadline)
+            finally:
+                close_files(files)
+        (own,) = sealed_files(fds, 1)
+        return own, scores_of(answer)
 
     def _train(
         self, task: TrainTask, files: Sequence[int], count: int, timeout_s: float

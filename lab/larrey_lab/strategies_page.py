@@ -52,6 +52,16 @@ parameters = {mu = 0.1, eta = 0.05}
 aggregator_parameters = {beta = 0.2}
 ```
 """
+_OWN = """
+## A model of the site's own
+
+MR-MTL and local tensors give each site a model of its own, made of noised steps that were paid for.
+After a study has ended a hospital may also run `larrey-site study personalise`: fine-tuning
+(`--lambda 0`) or Ditto (Li, Hu, Beirami, Smith 2021, equation 1, https://arxiv.org/abs/2012.04221),
+in the trainer, from the final model that `larrey study model` saves. That model has no noise: it
+and its scores stay in the site's state folder until the study is closed, and no message names them
+(P19).
+"""
 
 
 def strategies_page() -> str:
@@ -73,7 +83,7 @@ def strategies_page() -> str:
             lines += ["", f"### {name}", "", *_part(kind, told.get(kind.__module__, ""))]
             told.setdefault(kind.__module__, name)
     lines += ["", "## Local tensors", "", "`[training] local`, with any algorithm:", ""]
-    lines += _quoted(local_tensors)
+    lines += [*_quoted(local_tensors), "", *_OWN.strip().split("\n")]
     return "\n".join([*lines, "", *_combinations()]) + "\n"
 
 

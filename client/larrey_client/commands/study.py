@@ -42,7 +42,18 @@ def add(build: Build) -> None:
         _tell_decided,
         example="heart --key dpo.key",
     )
-    for command in (show, approve, refuse, revoke):
+    own = build.command(
+        "study personalise",
+        "train a model of this site's own from an ended study's final one; it stays here",
+        _personalise,
+        _tell_personal,
+        example="heart --model final.safetensors --lambda 0.1",
+    )
+    own.add_argument("--model", required=True, help="the study's final model, a file")
+    own.add_argument("--lambda", default="0", help="pull to the final model; 0 is fine-tuning")
+    own.add_argument("--steps", default="100", help="of training (default 100)")
+    own.add_argument("--learning-rate", default="", help="the study's own if none is given")
+    for command in (show, approve, refuse, revoke, own):
         command.add_argument("study", help="name or digest")
     for command in (approve, refuse, revoke):
         add_key(command)
@@ -65,6 +76,18 @@ def _show(settings: SiteSettings, options: argparse.Namespace) -> Json:
 
     view = read(settings, "study show", offline, study=options.study)
     return view if options.json else view | {"lang": options.lang, "is_full": options.full}
+
+
+def _personalise(settings: SiteSettings, options: argparse.Namespace) -> Json:
+    return ask(
+        settings,
+        "study personalise",
+        study=options.study,
+        model=os.path.abspath(options.model),
+        **{"lambda": getattr(options, "lambda")},
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+    )
 
 
 def _approve(settings: SiteSettings, options: argparse.Namespace) -> Json:
@@ -137,6 +160,22 @@ def _tell_study(value: Json) -> str:
     if not sys.stdout.isatty():
         return text
     return wrapped(text, shutil.get_terminal_size().columns, indent=14)
+
+
+def _tell_personal(value: Json) -> str:
+    lines = [
+        f"The site's own model and its scores lie in {value['path']}.",
+        "It has NO differential privacy and tells about its patients: neither may leave the site.",
+    ]
+    if "own" in value:
+        lines.insert(
+            1,
+            f"Mean loss over {value['rows']:.0f} rows that neither saw: shared model"
+            f" {value['shared']:.4f}, own model {value['own']:.4f}.",
+        )
+    else:
+        lines.insert(1, "No scores: the contract keeps no part of the rows for validation.")
+    return "\n".join(lines)
 
 
 def _tell_decided(value: Json) -> str:
