@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from larrey_client.confinement.process import memory_limit
@@ -76,7 +77,10 @@ class Facts:
 def look(settings: SiteSettings) -> Facts:
     """Measure; the device and the barriers are tried in processes of their own."""
     trainer = settings.trainer
-    answers, cuda = _device(trainer.device)
+    with ThreadPool(2) as pool:
+        device = pool.apply_async(_device, (trainer.device,))
+        barriers = pool.apply_async(_barriers)
+        (answers, cuda), missing = device.get(), barriers.get()
     engine, wanted = engine_versions()
     return Facts(
         memory_bytes=memory_limit(trainer.memory_mb),
@@ -90,7 +94,7 @@ def look(settings: SiteSettings) -> Facts:
         cuda=cuda,
         driver=_driver(),
         cgroup=_cgroup(),
-        barriers=_barriers(),
+        barriers=missing,
         engine=engine,
         engine_wanted=wanted,
     )

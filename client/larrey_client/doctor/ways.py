@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -76,8 +77,11 @@ def look(settings: SiteSettings) -> Facts:
     upper = {name: os.environ.get(name.upper(), "") for name in found}
     proxy = next((_place(found[name]) for name in _PROXIES if found[name]), "")
     exempt = _exempt(found)
+    members = settings.members
+    with ThreadPool(len(members)) as pool:  # of daemon threads
+        ways = pool.map(lambda member: _way(member, proxy, exempt), members)
     return Facts(
-        ways=tuple(_way(member, proxy, exempt) for member in settings.members),
+        ways=tuple(ways),
         proxy=proxy,
         is_proxy_there=not proxy or _listens(proxy),
         unread=tuple(name.upper() for name in found if upper[name] and not found[name]),
