@@ -19,11 +19,16 @@ TOOLS = Path(__file__).resolve().parents[1] / ".tools"
 PACKAGES = {  # package=version -> sha256 of the amd64 archive, and what is wanted of it
     "prometheus=2.42.0+ds-5+deb12u1": (
         "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55",
-        ("prometheus", "promtool"),
+        ("usr/bin/prometheus", "usr/bin/promtool"),
     ),
     "prometheus-alertmanager=0.25.0-1+b4": (
         "4fb9aed15cfe8e0c32408e643ab32a1e41ee87d2cc26f18aeba928b1b0b98ae7",
-        ("prometheus-alertmanager", "amtool"),
+        (
+            "usr/bin/prometheus-alertmanager",
+            "usr/bin/amtool",
+            "usr/share/prometheus/alertmanager/default.tmpl",  # it does not start without them
+            "usr/share/prometheus/alertmanager/email.tmpl",
+        ),
     ),
 }
 
@@ -31,8 +36,9 @@ PACKAGES = {  # package=version -> sha256 of the amd64 archive, and what is want
 def main() -> int:
     """Provide the tools; return the exit code."""
     TOOLS.mkdir(parents=True, exist_ok=True)
-    for package, (pin, binaries) in PACKAGES.items():
-        if all((TOOLS / name).is_file() for name in binaries):
+    for package, (pin, files) in PACKAGES.items():
+        names = [Path(file).name for file in files]
+        if all((TOOLS / name).is_file() for name in names):
             sys.stderr.write(f"{package}: present\n")
             continue
         with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
@@ -45,9 +51,9 @@ def main() -> int:
                 sys.stderr.write(f"{archive.name} is not the pinned one. Nothing was installed.\n")
                 return 1
             subprocess.run(["dpkg-deb", "-x", str(archive), folder], check=True)
-            for name in binaries:
-                shutil.move(Path(folder) / "usr" / "bin" / name, TOOLS / name)
-        sys.stderr.write(f"{package}: installed {', '.join(binaries)}\n")
+            for file in files:
+                shutil.move(Path(folder) / file, TOOLS / Path(file).name)
+        sys.stderr.write(f"{package}: installed {', '.join(names)}\n")
     return 0
 
 

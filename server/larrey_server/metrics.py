@@ -42,6 +42,7 @@ class Metrics:
         self._studies: dict[str, tuple[str, ...]] = {}  # name -> sites; only those with series
         self._ended: list[str] = []  # of those, in order; they make room for others
         self._active: set[str] = set()  # those that have rounds to do
+        self._up: frozenset[str] = frozenset()
         self._unshown: set[str] = set()
         self._reasons: set[str] = set(CHECKED)  # why answers did not count
         self._began: dict[str, float] = {}  # study -> when its round began, monotonic seconds
@@ -111,6 +112,7 @@ class Metrics:
             all_.planned.labels(study).set(rounds)
             all_.quorum.labels(study).set(quorum)
             all_.enrolled.labels(study).set(len(sites))
+            all_.available.labels(study).set(len(self._up.intersection(sites)))
             all_.deadline.labels(study).set(deadline_s)
             if is_new:
                 self._create(study, sites)
@@ -142,7 +144,7 @@ class Metrics:
     def _create(self, study: str, sites: Sequence[str]) -> None:
         """Create the children of a study that is new, so that its first event is an increase."""
         all_, now = self.families, self._wall()
-        for gauge in (all_.active, all_.number, all_.available, all_.round_start, all_.waiting):
+        for gauge in (all_.active, all_.number, all_.round_start, all_.waiting):
             gauge.labels(study)
         for one in (all_.stalled, all_.gathering, all_.excluded, all_.rebuilt):
             one.labels(study)
@@ -183,8 +185,9 @@ class Metrics:
     def sites_up(self, up: Sequence[str]) -> None:
         """Set how many of each study's sites are there."""
         with self._lock:
+            self._up = frozenset(up)
             for study, sites in self._studies.items():
-                self.families.available.labels(study).set(len(set(sites) & set(up)))
+                self.families.available.labels(study).set(len(self._up.intersection(sites)))
 
     def site_window(self, site: str, opens_at: float) -> None:
         """Set when a site's next training window opens, seconds since 1970; 0 inside one."""

@@ -107,6 +107,13 @@ def test_a_round_is_told_from_its_opening_to_its_end(metrics, clock):
     assert now("larrey_round_duration_seconds_count") == 1
 
 
+def test_sites_that_were_there_before_a_study_count_for_it(metrics):
+    metrics.sites_up(["beta", "gamma"])
+    metrics.study_known("later", ["beta", "delta"], quorum=1, rounds=1, deadline_s=1.0)
+    for study in ("heart", "later"):
+        assert metrics.registry.get_sample_value("larrey_sites_available", {"study": study}) == 1
+
+
 def test_a_closed_study_leaves_no_series_and_gets_none_again(metrics):
     count(metrics, "heart", event("round-opened", round=1))
     metrics.update_received("heart", "alpha", 1000)
