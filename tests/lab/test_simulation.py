@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from larrey_lab.rehearsal import federate, without_privacy
+from larrey_lab.evaluation import auc
+from larrey_lab.rehearsal import federate, outputs, own_models, without_privacy
 from larrey_lab.simulation.cli import Bar
 from larrey_lab.simulation.data import simulated
 from larrey_lab.simulation.partition import Partition
@@ -145,3 +146,28 @@ def test_a_combination_that_no_site_would_run_is_refused_here_too(study, cohorts
     with pytest.raises(Refusal, match="noise") as refused:
         simulate(simulated(with_training(study, **words), cohorts, NATURAL))
     assert refused.value.code == "krum-under-noise"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"strategy": "mr-mtl", "parameters": {"lambda": 0.05}},
+        {"local": ("0.bias",)},
+    ],
+)
+def test_sites_with_models_of_their_own_have_scores_of_them(study, cohorts, words):
+    plain = with_training(without_privacy(study), rounds=3, local_steps=3, **words)
+    what = simulated(plain, cohorts, NATURAL)
+    outcome = simulate(what)
+    assert outcome.own_by_site.keys() == outcome.by_site.keys()
+    owns = own_models(plain, what.split.training)
+    held = what.split.held_out
+    here = held.site == 0
+    name = plain.file.site_names[0]
+    score = outputs(plain, owns[name], held.features[here])[:, 0]
+    assert outcome.own_by_site[name] == pytest.approx(auc(held.label[here], score))
+
+
+def test_sites_that_remember_a_correction_alone_have_no_model_of_their_own(study, cohorts):
+    plain = with_training(without_privacy(study), rounds=2, strategy="scaffold")
+    assert simulate(simulated(plain, cohorts, NATURAL)).own_by_site == {}

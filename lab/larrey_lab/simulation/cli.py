@@ -167,6 +167,7 @@ def _facts(
         score_by_round=outcome.by_round,
         score=outcome.final,
         score_by_site=outcome.by_site,
+        own_score_by_site=outcome.own_by_site,
         other_scores=outcome.others,
         epsilon=epsilon,
         delta=delta,

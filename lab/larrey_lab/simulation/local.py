@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, Reco
 from flwr.clientapp import ClientApp
 
 from larrey_client.arrays import flat_of, record_of
+from larrey_client.remembering import KEPT
 from larrey_lab.simulation.rounds import Request
 from larrey_protocol.errors import LarreyError
 from larrey_protocol.tensors import TensorLayout
@@ -90,6 +91,11 @@ class LocalSites:
         """
         arrays = self._letters.record(request)
         return [self._update(site, request.number, arrays) for site in request.sites]
+
+    def kept(self, site: int) -> ArrayRecord | None:
+        """Return what a site keeps for its algorithm, by its place; None before its first round."""
+        record = self._contexts[site].state.get(KEPT)
+        return record if isinstance(record, ArrayRecord) else None
 
     def _update(self, site: int, number: int, arrays: ArrayRecord) -> Vector:
         content = self._letters.content(site, number, arrays)

@@ -32,7 +32,7 @@ class SimulationFacts:
         held_out_patients: of all sites together.
         task: the kind of the contract's label.
         measure, measure_unit: name and unit of the task's headline score.
-        score_by_round, score, score_by_site, other_scores: as of
+        score_by_round, score, score_by_site, own_score_by_site, other_scores: as of
             `larrey_lab.simulation.run.Outcome`.
         epsilon: what the rounds that were simulated would cost a patient at a hospital, by PLD at
             ``delta``; None without differential privacy.
@@ -58,6 +58,7 @@ class SimulationFacts:
     score_by_round: tuple[float, ...]
     score: Interval
     score_by_site: Mapping[str, float | None]
+    own_score_by_site: Mapping[str, float | None]
     other_scores: Mapping[str, float]
     epsilon: float | None
     delta: float | None
@@ -68,6 +69,7 @@ class SimulationFacts:
         """Return the document as JSON values."""
         return asdict(self) | {
             "score_by_site": dict(self.score_by_site),
+            "own_score_by_site": dict(self.own_score_by_site),
             "other_scores": dict(self.other_scores),
         }
 
@@ -136,14 +138,17 @@ def _learning(facts: SimulationFacts) -> str:
 
 
 def _sites(facts: SimulationFacts) -> str:
+    owns = facts.own_score_by_site
     lines = "".join(
-        f"<tr><td>{escape(name)}</td><td>{patients}</td>{_cell(facts.score_by_site, name)}</tr>"
+        f"<tr><td>{escape(name)}</td><td>{patients}</td>{_cell(facts.score_by_site, name)}"
+        f"{_cell(owns, name) if owns else ''}</tr>"
         for name, patients in zip(facts.sites, facts.patients, strict=True)
     )
     measure = escape(facts.measure_words)
+    own = f"<th>{measure} of its own model there</th>" if owns else ""
     return f"""<h2>Sites</h2>
 <div class="wide"><table><thead><tr><th>site</th><th>training patients</th><th>{measure} on its own
-held-out patients</th></tr></thead><tbody>{lines}</tbody></table></div>"""
+held-out patients</th>{own}</tr></thead><tbody>{lines}</tbody></table></div>"""
 
 
 def _cell(by_site: Mapping[str, float | None], name: str) -> str:

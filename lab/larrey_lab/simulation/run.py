@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from larrey_client.arrays import flat_of
+from larrey_client.remembering import NOTHING, Known, kept_layout, own_model, state_of
 from larrey_lab.evaluation import Interval, bootstrap_auc
 from larrey_lab.rehearsal import outputs
 from larrey_lab.scores import Measure, bootstrap, has_enough, measures
@@ -41,6 +43,8 @@ class Outcome:
         final: the last model's, with its interval over patients.
         by_site: the last model on each site's own held-out patients; None where too few, and
             without any where patients were dealt out.
+        own_by_site: in the same way each site's own model (MR-MTL, local tensors); without any
+            where the sites have none, and on Ray, whose nodes keep theirs.
         others: the last model's further scores, by name.
         model: the last one, flat in layout order.
         seconds: of the rounds alone.
@@ -50,6 +54,7 @@ class Outcome:
     by_round: tuple[float, ...]
     final: Interval
     by_site: dict[str, float | None]
+    own_by_site: dict[str, float | None]
     others: dict[str, float]
     model: Vector
     seconds: float
@@ -95,14 +100,17 @@ def simulate(
 
     letters = _letters(study)
     start = time.perf_counter()
+    owns: dict[str, Vector] = {}
     if engine == "local":
-        play(LocalSites(site_app(split.training.__getitem__), letters, done=done))
+        sites = LocalSites(site_app(split.training.__getitem__), letters, done=done)
+        play(sites)
+        owns = _own_models(study, models[-1], sites)
     else:
         require_ray()
         with tempfile.TemporaryDirectory(prefix="larrey-simulation-") as folder:
             write_cohorts(Path(folder), split.training)
             on_ray(folder_app(Path(folder)), letters, play, done=done, cores=cores)
-    return _judged(what, models, time.perf_counter() - start)
+    return _judged(what, models, owns, time.perf_counter() - start)
 
 
 def _letters(study: Study) -> Letters:
@@ -112,17 +120,35 @@ def _letters(study: Study) -> Letters:
     return Letters(model_layout(study), study.file.site_names, text, incoming)
 
 
-def _judged(what: Simulated, models: list[Vector], seconds: float) -> Outcome:
+def _own_models(study: Study, final: Vector, sites: LocalSites) -> dict[str, Vector]:
+    """Return the model of each site that has another than the global one, by name."""
+    layout, owns = kept_layout(study), {}
+    for place, name in enumerate(study.file.site_names):
+        record = sites.kept(place)
+        state = NOTHING if record is None else state_of(layout, flat_of(record, layout))
+        own = own_model(study, final, Known(NOTHING, state))
+        if not np.array_equal(own, final):
+            owns[name] = own
+    return owns
+
+
+def _judged(
+    what: Simulated, models: list[Vector], owns: dict[str, Vector], seconds: float
+) -> Outcome:
     held, label = what.split.held_out, what.study.contract.label
     first, *others = measures(label)
     found = [outputs(what.study, model, held.features).astype(np.float64) for model in models]
     last, y = found[-1], held.label.astype(np.float64)
     by_site: dict[str, float | None] = {}
+    own_by_site: dict[str, float | None] = {}
     for place, name in enumerate(what.study.file.site_names):
         here = held.site == place
         if here.any():
             is_told = has_enough(label, y[here], held.patient[here])
             by_site[name] = first.or_none(y[here], last[here]) if is_told else None
+            if name in owns:
+                own = outputs(what.study, owns[name], held.features[here]).astype(np.float64)
+                own_by_site[name] = first.or_none(y[here], own) if is_told else None
     return Outcome(
         first,
         tuple(first.of(y, each) for each in found),
@@ -130,6 +156,7 @@ def _judged(what: Simulated, models: list[Vector], seconds: float) -> Outcome:
         if label.kind == "binary"
         else bootstrap(first, y, last, held.patient),
         by_site,
+        own_by_site,
         {measure.name: measure.of(y, last) for measure in others},
         models[-1],
         seconds,
