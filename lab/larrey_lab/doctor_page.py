@@ -50,6 +50,9 @@ languages.
 | 1 | something failed, or could not be examined in time |
 | 2 | it could not begin: the settings file, or the report's place |
 
+A node and a coordinator that start write what the quick checks find to their log, as
+`doctor=CODE`: certificates, keys, disk, and at a site the rows.
+
 *Level* is what a finding counts as. The last column is the fault that the check's test makes.
 """
 

@@ -7,6 +7,7 @@ failed, so that silence never reads as health.
 
 from __future__ import annotations
 
+import logging
 import textwrap
 import threading
 import time
@@ -27,6 +28,7 @@ __all__ = [
     "examine",
     "exit_status",
     "joined",
+    "log_findings",
     "table",
     "tell",
 ]
@@ -150,6 +152,16 @@ def examine(
 def exit_status(findings: Iterable[Finding]) -> int:
     """Return 0 where nothing failed, else 1; a warning does not fail."""
     return int(any(one.status == "failed" for one in findings))
+
+
+def log_findings(findings: Iterable[Finding], logger: logging.Logger) -> None:
+    """Write one line for each finding that failed or warns."""
+    for one in findings:
+        if one.status in {"failed", "warning"}:
+            next_step = one.check.remedy.en if one.is_examined else _SEND["en"]
+            logger.warning(
+                "doctor=%s level=%s: %s; %s", one.check.code, one.status, one.detail.en, next_step
+            )
 
 
 def joined(parts: Iterable[Text]) -> Text | None:

@@ -22,6 +22,7 @@ from types import FrameType
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from larrey_protocol.checkup import log_findings
 from larrey_protocol.errors import FileError, PortBusy, UsageError
 from larrey_protocol.json_log import formatter
 from larrey_protocol.streams import STREAM_OPTIONS, reuse_buffers
@@ -29,6 +30,7 @@ from larrey_protocol.v1 import larrey_pb2_grpc as stubs
 from larrey_server.access import AccessRecorder
 from larrey_server.control_service import ControlService
 from larrey_server.coordinator import Coordinator
+from larrey_server.doctor import look_at_start
 from larrey_server.enrolment_service import EnrolmentService
 from larrey_server.exchange_service import ExchangeService
 from larrey_server.flower.fleet import Fleet
@@ -163,6 +165,7 @@ def serve(config: Path) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    log_findings(look_at_start(settings, time.time()), logger)
     hub = Hub(settings)
     sys.stdout.write(f"larrey coordinator ready at {hub.address}\n")
     sys.stdout.flush()

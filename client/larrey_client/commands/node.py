@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 
 from larrey_client.commands.build import Build, Json, ask
 from larrey_client.settings import SiteSettings
@@ -22,11 +23,14 @@ def add(build: Build) -> None:
 
 
 def _run(settings: SiteSettings, options: argparse.Namespace) -> None:
+    from larrey_client.doctor import look_at_start
     from larrey_client.run import run
+    from larrey_protocol.checkup import log_findings
 
     lines = logging.StreamHandler()
     lines.setFormatter(formatter())
     logging.basicConfig(handlers=[lines], level=os.environ.get("LARREY_LOG_LEVEL", "INFO"))
+    log_findings(look_at_start(settings, time.time()), logging.getLogger("larrey_client.doctor"))
     site, address = settings.site.name, settings.coordinator.address
 
     def ready() -> None:

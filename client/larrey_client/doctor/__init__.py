@@ -11,9 +11,10 @@ from larrey_client.doctor import certificates, data, machine, network, records, 
 from larrey_client.settings import SiteSettings
 from larrey_protocol.checkup import Check, Finding, examine
 
-__all__ = ["CHECKS", "LIMIT_S", "look"]
+__all__ = ["CHECKS", "LIMIT_S", "look", "look_at_start"]
 
 LIMIT_S = 28.0
+_START_S = 5.0
 CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
     *certificates.CHECKS,
@@ -35,3 +36,13 @@ def look(settings: SiteSettings, now: float, limit_s: float = LIMIT_S) -> list[F
         "data": lambda: data.look(settings, now),
     }
     return examine(CHECKS, probes, limit_s)
+
+
+def look_at_start(settings: SiteSettings, now: float) -> list[Finding]:
+    """Return what those checks find that take no network, no trial and no long reading."""
+    probes = {
+        "certificates": lambda: certificates.look(settings, now),
+        "state": lambda: state.look(settings),
+        "data": lambda: data.look(settings, now),
+    }
+    return examine([one for one in CHECKS if one.group in probes], probes, _START_S)

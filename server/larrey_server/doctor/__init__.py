@@ -13,9 +13,11 @@ from larrey_server.doctor import probe
 from larrey_server.doctor.checks import CHECKS
 from larrey_server.settings import CoordinatorSettings
 
-__all__ = ["CHECKS", "LIMIT_S", "look"]
+__all__ = ["CHECKS", "LIMIT_S", "look", "look_at_start"]
 
 LIMIT_S = 28.0
+_START_S = 5.0
+_WHILE_RUNNING = "journal-not-held"
 
 
 def look(settings: CoordinatorSettings, now: float, limit_s: float = LIMIT_S) -> list[Finding]:
@@ -30,3 +32,14 @@ def look(settings: CoordinatorSettings, now: float, limit_s: float = LIMIT_S) ->
         "machine": probe.machine,
     }
     return examine(CHECKS, probes, limit_s)
+
+
+def look_at_start(settings: CoordinatorSettings, now: float) -> list[Finding]:
+    """Return what those checks find that are quick and do not ask for a running coordinator."""
+    probes = {
+        "identity": lambda: probe.identity(settings, now),
+        "state": lambda: probe.state(settings.coordinator.state),
+        "machine": probe.machine,
+    }
+    quick = [one for one in CHECKS if one.group in probes and one.code != _WHILE_RUNNING]
+    return examine(quick, probes, _START_S)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from larrey_client.cli import main
-from larrey_client.doctor import CHECKS
-from larrey_client.settings import SiteSettings
-from larrey_protocol.checkup import Check, Text, examine, exit_status, tell
+from larrey_client.doctor import CHECKS, look_at_start
+from larrey_client.settings import SiteSettings, load_settings
+from larrey_protocol.checkup import Check, Text, examine, exit_status, log_findings, tell
 from larrey_protocol.errors import FileError
 from tests.client.doctor.conftest import Patient
 from tests.client.doctor.faults import FAULTS
@@ -106,3 +108,15 @@ def test_a_coordinator_that_hangs_up_on_an_ended_certificate_is_examined_all_the
     assert all(one["is_examined"] for one in checks)
     found = {one["code"] for one in checks if one["status"] == "failed"}
     assert {"certificate-ended", "coordinator-closed"} <= found
+
+
+def test_a_node_that_starts_logs_what_the_quick_checks_find(
+    patient: Patient, caplog: pytest.LogCaptureFixture
+) -> None:
+    FAULTS["certificate-ended"](patient)
+    logger = logging.getLogger("larrey_client.doctor")
+    found = look_at_start(load_settings(patient.file), time.time())
+    assert {one.check.group for one in found} == {"certificates", "state", "data"}
+    log_findings(found, logger)
+    assert "doctor=certificate-ended level=failed: first: ended" in caplog.text
+    assert "key-open" not in caplog.text

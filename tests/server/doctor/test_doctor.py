@@ -25,7 +25,7 @@ from larrey_protocol.certificates import issue_client, issue_server, make_author
 from larrey_protocol.checkup import Finding
 from larrey_protocol.keys import SigningKey, write_private
 from larrey_server.cli import main
-from larrey_server.doctor import CHECKS, look
+from larrey_server.doctor import CHECKS, look, look_at_start
 from larrey_server.doctor.probe import Machine, State
 from larrey_server.journal import Journal
 from larrey_server.seal import Seal
@@ -300,3 +300,12 @@ def test_every_text_has_both_languages() -> None:
         assert check.title.en != check.title.fr
         assert check.remedy.en != check.remedy.fr
         assert check.fault
+
+
+def test_what_a_coordinator_looks_at_when_it_starts_asks_for_none_that_runs(home: Home) -> None:
+    found = look_at_start(load_coordinator(home / "coordinator.toml"), time.time())
+    assert [one.check.code for one in found if one.status == "failed"] == []
+    assert not {"port-silent", "journal-not-held"} & {one.check.code for one in found}
+    serve_certificate(home, 400)
+    found = look_at_start(load_coordinator(home / "coordinator.toml"), time.time())
+    assert "server-certificate-ended" in {one.check.code for one in found if one.status == "failed"}
