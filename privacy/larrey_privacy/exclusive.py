@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from larrey_protocol.disk import disk_errors
 from larrey_protocol.errors import IntegrityError, UsageError
 
 __all__ = ["open_exclusive"]
@@ -38,8 +39,10 @@ def open_exclusive(path: Path) -> sqlite3.Connection:
     Raises:
         UsageError: ``state-locked`` when another process, or another connection, has it open.
         IntegrityError: ``ledger-damaged`` when the file is not a readable database.
+        DiskError: ``state-read-only`` or ``disk-full`` when lock or file cannot be written.
     """
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with disk_errors():
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _connect(path, lock)
@@ -56,7 +59,8 @@ def open_exclusive(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path, lock: int) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with disk_errors():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}  # Any: mixed
     connection = sqlite3.connect(path, factory=_LockedConnection, **options)
     try:

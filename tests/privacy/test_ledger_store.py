@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from larrey_privacy.filter import make_filter
 from larrey_privacy.ledger_store import Ledger, open_exclusive
 from larrey_privacy.mechanism import Mechanism
 from larrey_protocol.canonical import canonical_json, digest_bytes
+from larrey_protocol.disk import DiskError
 from larrey_protocol.errors import IntegrityError, UsageError
 
 FILTER = make_filter(8.0, 1e-5)
@@ -127,6 +129,13 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(site):
         open_exclusive(site.path)
     site.restart()
     assert site.ledger.head()[0] == 0
+
+
+def test_a_folder_that_takes_no_writes_is_said_so_by_its_code_without_a_path():
+    with pytest.raises(DiskError) as caught:
+        open_exclusive(Path("/sys/site.db"))  # where the kernel lets nobody make a file
+    assert caught.value.code == "state-read-only"
+    assert "/sys" not in str(caught.value)
 
 
 def test_state_is_readable_by_its_owner_only_and_fully_synchronous(site):
