@@ -24,6 +24,7 @@ from larrey_client.incident import open_incidents, require_no_incident
 from larrey_client.model_spool import ModelSpool
 from larrey_client.node import Node
 from larrey_client.orders import Standing
+from larrey_client.outbox import is_answer
 from larrey_client.personalising import forget_personal
 from larrey_client.records import Decision
 from larrey_client.site_states import SiteStates
@@ -257,11 +258,18 @@ class Closing:
 
 
 def answers_closer(node: Node) -> Closer:
-    """Return what deletes the stored answers' bytes; their receipts stay."""
+    """Return what deletes the stored answers' bytes; their receipts stay.
+
+    Bytes that are an open study's answer too stay until that one is closed.
+    """
 
     def close(study: str) -> Iterator[Deleted]:
         with node.store.reading() as records:
-            answers = {answer.update: answer.size for answer in records.answers(study)}
+            answers = {
+                answer.update: answer.size
+                for answer in records.answers(study)
+                if not is_answer(records, answer.update, besides=study)
+            }
         for digest, size in answers.items():
             path = node.store.spool / digest.removeprefix("sha256:")
             if path.exists():

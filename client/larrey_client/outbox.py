@@ -14,12 +14,12 @@ from larrey_client.exchange import code_of, is_passing
 from larrey_client.flower import Incoming, make_give
 from larrey_client.model_spool import disk_errors
 from larrey_client.node import Node, delays
-from larrey_client.records import Answered
+from larrey_client.records import Answered, SiteRecords
 from larrey_protocol.errors import IntegrityError, LarreyError, Refusal, TransportError
 from larrey_protocol.refusals import MAY_LEAVE
 from larrey_protocol.waypoints import reached
 
-__all__ = ["Outbox", "patiently"]
+__all__ = ["Outbox", "is_answer", "patiently"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,16 @@ class Outbox:
 
     @contextmanager
     def dropped_if_refused(self, update: str) -> Iterator[None]:
-        """Delete a spooled update if what happens inside does not let it leave."""
+        """Delete a spooled update if what happens inside does not let it leave.
+
+        The same bytes may be the stored answer of another study, or of another round: they stay.
+        """
         try:
             yield
         except LarreyError:
-            self._path(update).unlink(missing_ok=True)
+            with self._node.store.reading() as records:
+                if not is_answer(records, update):
+                    self._path(update).unlink(missing_ok=True)
             raise
 
     def deliver(
@@ -157,6 +162,15 @@ class Outbox:
 
     def _path(self, digest: str) -> Path:
         return self._node.store.spool / digest.removeprefix("sha256:")
+
+
+def is_answer(records: SiteRecords, update: str, *, besides: str = "") -> bool:
+    """Return whether bytes are a stored answer of a study that has not ended, ``besides`` aside."""
+    query = (
+        "SELECT 1 FROM answers WHERE digest = ? AND study != ?"
+        " AND study NOT IN (SELECT study FROM endings) LIMIT 1"
+    )
+    return records.connection.execute(query, (update, besides)).fetchone() is not None
 
 
 def patiently(node: Node, attempt: Callable[[int], _T], *, deadline: float) -> _T:
