@@ -35,9 +35,9 @@ def make_roster(alpha: str, *people: Person, version: int = 1, beta: str = "") -
     return Roster(version=version, issued_at=1.0, sites=seats, people=people)
 
 
-def make_permit(**changes: Any) -> Permit:
+def make_permit(*, today: dt.date | None = None, **changes: Any) -> Permit:
     """Return a permit for the sample study, valid today; ``use__purposes=...`` replaces a value."""
-    today = dt.datetime.now(dt.UTC).date()
+    today = today or dt.datetime.now(dt.UTC).date()
     tables: dict[str, Any] = {
         "permit": {
             "reference": "test/1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ STUDY = make_study()
 DIGEST = digest_bytes(b"app")
 NO_DP = {"mechanism": "none"}
 ROOT, ADA, BEN, DPO = (SigningKey.generate().public for _ in range(4))
-TODAY = dt.datetime.now(dt.UTC).date()
+TODAY = dt.date(2026, 6, 15)  # what is asked is a given day, whatever the clock says
+permit_of = partial(make_permit, today=TODAY)
 ROSTER = make_roster(
     SigningKey.generate().public,
     Person(name="ada", role="lead", key=ADA),
@@ -57,7 +59,7 @@ LAUNCHED = Standing(launched_by="ada", launched_key=ADA)
 
 
 def warrant(**changes: Any) -> Warrant:
-    start = Warrant(ADA, ROOT, ROSTER, make_permit(), PERMIT, SEATS, True, TODAY)
+    start = Warrant(ADA, ROOT, ROSTER, permit_of(), PERMIT, SEATS, True, TODAY)
     return replace(start, **changes)
 
 
@@ -82,7 +84,7 @@ def app_study(**changes: Any) -> Any:
 
 
 def revoked() -> Permit:
-    permit = make_permit()
+    permit = permit_of()
     head = permit.permit.model_copy(update={"state": "REVOKED", "version": 2, "previous": PERMIT})
     return permit.model_copy(update={"permit": head})
 
@@ -285,14 +287,14 @@ GROUND_RULES = [
 LATE, EARLY = TODAY + dt.timedelta(days=30), TODAY - dt.timedelta(days=1)
 WARRANT_RULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("permit-unknown", {"permit": None}, {}),
-    ("permit-unknown", {"permit": make_permit(permit__reference="test/2")}, {}),
+    ("permit-unknown", {"permit": permit_of(permit__reference="test/2")}, {}),
     ("permit-revoked", {"permit": revoked()}, {}),
     ("permit-expired", {"day": LATE + dt.timedelta(days=1)}, {"day": LATE}),
     ("permit-not-yet-valid", {"day": EARLY - dt.timedelta(days=1)}, {"day": EARLY}),
-    ("purpose-not-permitted", {"permit": make_permit(use__purposes=["education"])}, {}),
+    ("purpose-not-permitted", {"permit": permit_of(use__purposes=["education"])}, {}),
     ("site-not-on-roster", {"roster": Roster(version=2, issued_at=0.0)}, {}),
-    ("site-not-permitted", {"permit": make_permit(datasets=[_of("beta", "heart")])}, {}),
-    ("dataset-not-permitted", {"permit": make_permit(datasets=[_of("alpha", "lung")])}, {}),
+    ("site-not-permitted", {"permit": permit_of(datasets=[_of("beta", "heart")])}, {}),
+    ("dataset-not-permitted", {"permit": permit_of(datasets=[_of("alpha", "lung")])}, {}),
     ("person-not-permitted", {"signer": BEN}, {"signer": ROOT}),
     ("permit-not-countersigned", {"is_countersigned": False}, {}),
 ]
