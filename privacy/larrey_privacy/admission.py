@@ -9,7 +9,8 @@ registry or approved wheels, so that this guards against mistakes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,13 @@ def admit(
     """
     generator = torch.Generator().manual_seed(_SEED)
     features = torch.randn(_ROWS, *row_shape, generator=generator)
-    require_no_memory(model, features)
-    require_independent_model(model, features)
     choices = torch.tensor(labels, dtype=torch.float32)
     label = choices[torch.arange(_ROWS) % len(choices)]
-    with torch.no_grad():
-        outputs = _forward(model, features)
+    with _moved(model, generator):
+        require_no_memory(model, features)
+        require_independent_model(model, features)
+        with torch.no_grad():
+            outputs = _forward(model, features)
     require_independent_loss(loss, outputs, label, choices=choices)
 
 
@@ -120,6 +122,23 @@ def require_independent_loss(
             trials.append(_loss_gradient(loss, outputs, flipped)[kept])
         if not all(_close(trial, reference[kept]) for trial in trials):
             raise _couples("its gradient for one row changes with another row")
+
+
+@contextmanager
+def _moved(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Give the parameters other values for a while: at zero, rows influence no output."""
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = max(1, parameter.numel() // max(1, len(parameter) if parameter.ndim else 1))
+            change = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(change / scale**0.5)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in zip(model.parameters(), before, strict=True):
+                parameter.copy_(values)
 
 
 def _changed_buffers(model: nn.Module, features: Tensor) -> list[str]:

@@ -52,6 +52,16 @@ MEMORIES = {
 }
 
 
+def test_a_model_whose_parameters_are_all_zero_is_tried_with_others_and_left_as_it_was():
+    model = nn.Sequential(Centred(), nn.Linear(5, 2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    with pytest.raises(Refusal, match="model-couples-patients"):
+        admit(model, CROSS_ENTROPY, row_shape=(5,))
+    assert not any(parameter.any() for parameter in model.parameters())
+
+
 def test_a_buffer_that_came_to_rest_is_still_found():
     model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(5, 5)))
     for _ in range(300):
