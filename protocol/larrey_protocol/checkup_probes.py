@@ -76,7 +76,7 @@ def is_clock_kept() -> bool | None:
 
 
 def engine_versions() -> tuple[str, str]:
-    """Return the installed version of flwr and the one that this release is made for; "" unknown."""
+    """Return the installed version of flwr and the one this release is made for, "" if unknown."""
     return _installed(), _wanted()
 
 
