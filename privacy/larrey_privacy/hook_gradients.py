@@ -76,12 +76,22 @@ def hooked(model: nn.Module) -> Iterator[HookedModel]:
 
     if not all(module.training for module in model.modules()):
         raise UsageError("model-evaluating", "the model must be in training mode.")
+    # Opacus (unfold2d of 1.6.0) reads a convolution's input as if it lay row after row in memory;
+    # of one with its channels last it would make wrong norms, and clip too little or too much.
+    convolutions = [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    guards = [module.register_forward_pre_hook(_laid_out) for module in convolutions]
     wrapped = GradSampleModule(model, loss_reduction="sum")
     try:
         yield HookedModel(wrapped)
     finally:
         wrapped.to_standard_module()
+        for guard in guards:
+            guard.remove()
         round_reset(model)
+
+
+def _laid_out(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.contiguous() for value in inputs)
 
 
 def round_reset(model: nn.Module) -> None:

@@ -54,7 +54,22 @@ def cnn() -> nn.Module:
     )
 
 
+class ChannelsFirst(nn.Module):
+    """What hands on images whose channels still lie last in memory."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.permute(0, 3, 1, 2)
+
+
+def channels_last_cnn() -> nn.Module:
+    return nn.Sequential(
+        ChannelsFirst(), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(4, 2, 3, stride=2), nn.Flatten(), nn.Linear(8, 2),
+    )  # fmt: skip
+
+
 ARCHITECTURES = {
+    "channels-last-cnn": (channels_last_cnn, (6, 6, 3), CROSS_ENTROPY, "hooks"),
     "logistic": (logistic, (5,), LOGISTIC, "linear"),
     "mlp": (mlp, (5,), CROSS_ENTROPY, "linear"),
     "image-mlp": (image_mlp, (1, 6, 6), CROSS_ENTROPY, "linear"),
