@@ -14,42 +14,107 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from larrey_protocol.errors import Refusal
-from larrey_protocol.model_file import Packaged
-from larrey_protocol.models import layer_sizes
+from larrey_protocol.layers import (
+    Conv,
+    Flatten,
+    GlobalPool,
+    GroupNorm,
+    Linear,
+    Place,
+    Pool,
+    Residual,
+)
+from larrey_protocol.model_file import Dense, layer_sizes, places
 from larrey_protocol.study import Study
 
 __all__ = ["build", "export_flat", "load_flat"]
 
+# Layers are made without values, so that torch's global random generator stays untouched;
+# `to_empty` would import sympy, half a second of every trainer's start.
+_NOWHERE = "meta"
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
 
 def build(study: Study) -> nn.Sequential:
-    """Return the study's network, its parameters zero; it gives "(rows, outputs)".
-
-    Raises:
-        Refusal: ``model-not-installed`` for a packaged model that this site does not have.
-    """
+    """Return the study's network, its parameters zero; it gives "(rows, outputs)"."""
     model = study.file.model
-    if isinstance(model, Packaged):
-        raise Refusal(
-            "model-not-installed",
-            f"the study needs the model package '{model.package}'",
-            "Ask the consortium for the wheel.",
-        )
-    return _dense(list(pairwise(layer_sizes(study.contract, model))))
+    if isinstance(model, Dense):
+        return _dense(list(pairwise(layer_sizes(study.contract, model))))
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if (image := study.contract.image) is not None:
+        parts["image"] = _Picture(image.height, image.width, image.channels)
+    parts |= {place.name: _module(place) for place in places(study.contract, model)}
+    return _zeroed(nn.Sequential(parts))
 
 
 def _dense(sizes: list[tuple[int, int]]) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (inputs, outputs) in enumerate(sizes):
-        # By way of "meta", so that torch's global random generator stays untouched; `to_empty`
-        # would import sympy, half a second of every trainer's start.
-        layer = nn.Linear(inputs, outputs, device="meta")
-        layer.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        layer.bias = nn.Parameter(torch.zeros(outputs))
-        parts[str(i)] = layer
+        parts[str(i)] = nn.Linear(inputs, outputs, device=_NOWHERE)
         if i < len(sizes) - 1:
             parts[f"relu{i}"] = nn.ReLU()
-    return nn.Sequential(parts)
+    return _zeroed(nn.Sequential(parts))
+
+
+class _Picture(nn.Module):
+    """Rows of pixels, channels last, as torch's images, channels first."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self._shape = shape
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.reshape(len(rows), *self._shape).permute(0, 3, 1, 2)
+
+
+class _Residual(nn.Sequential):
+    """Layers whose input, or its 1×1 convolution, is added to what they make of it."""
+
+    def __init__(self, place: Place) -> None:
+        last = [place.shortcut] if place.shortcut else []
+        named = {one.name.rpartition(".")[2]: _module(one) for one in (*place.within, *last)}
+        super().__init__(OrderedDict(named))
+        self._deep = len(place.within)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        deep, *shortcut = list(self)[: self._deep], *list(self)[self._deep :]
+        made = value
+        for module in deep:
+            made = module(made)
+        return made + (shortcut[0](value) if shortcut else value)
+
+
+def _module(place: Place) -> nn.Module:  # noqa: PLR0911 - one return a layer
+    layer = place.layer
+    match layer:
+        case Linear():
+            return nn.Linear(place.before[0], layer.width, device=_NOWHERE)
+        case Conv():
+            inputs, size = place.before[0], layer.kernel
+            return nn.Conv2d(
+                inputs, layer.channels, size, layer.stride, padding=size // 2, device=_NOWHERE
+            )
+        case GroupNorm():
+            return nn.GroupNorm(layer.groups, place.before[0], device=_NOWHERE)
+        case Pool():
+            pool = nn.MaxPool2d if layer.layer == "max-pool" else nn.AvgPool2d
+            return pool(layer.size)
+        case GlobalPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case Flatten():
+            return nn.Flatten()
+        case Residual():
+            return _Residual(place)
+        case _:
+            return _ACTIVATIONS[layer.layer]()
+
+
+def _zeroed(network: nn.Sequential) -> nn.Sequential:
+    """Return the network with zeros for what has no values yet."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.zeros(parameter.shape)))
+    return network
 
 
 def load_flat(network: nn.Module, flat: NDArray[np.float32]) -> None:

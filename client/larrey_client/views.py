@@ -24,6 +24,7 @@ from larrey_protocol.audit import GENESIS, verify_chain
 from larrey_protocol.contract import Contract
 from larrey_protocol.errors import IntegrityError, Refusal, UsageError
 from larrey_protocol.keys import fingerprint
+from larrey_protocol.model_file import Dense, kinds
 from larrey_protocol.models import model_layout, phase_layout
 from larrey_protocol.signed import Receipt, Signed, open_signed
 from larrey_protocol.study import DpSgd, Study
@@ -72,7 +73,8 @@ def study_view(connection: sqlite3.Connection, settings: SiteSettings, reference
             "outcome": _outcome(contract),
             "model": {
                 "name": file.model.name,
-                "hidden": list(getattr(file.model, "hidden", ())),
+                "hidden": list(file.model.hidden) if isinstance(file.model, Dense) else [],
+                "layers": [] if isinstance(file.model, Dense) else kinds(file.model),
                 "parameters": model_layout(study).size,
             },
             "training": {

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from larrey_protocol.contract import Contract
 from larrey_protocol.encodings import Encoding
-from larrey_protocol.model_file import Dense, Packaged
+from larrey_protocol.model_file import Dense, Entries
 from larrey_protocol.study import Study
-from larrey_protocol.tasks import output_count
 from larrey_protocol.tensors import TensorLayout
 
-__all__ = ["initial_parameters", "layer_sizes", "model_layout", "phase_layout", "request_layout"]
-
-_Entries = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def layer_sizes(contract: Contract, model: Dense) -> tuple[int, ...]:
-    """Return the widths of a dense network from input to output."""
-    return (contract.feature_count, *model.hidden, output_count(contract))
+__all__ = ["initial_parameters", "model_layout", "phase_layout", "request_layout"]
 
 
 def model_layout(study: Study) -> TensorLayout:
     """Return the model's tensors in the order in which they travel."""
-    return _layout(_entries(study))
+    return _layout(study.tensors)
 
 
 def request_layout(study: Study, shared: tuple[str, ...] = ()) -> TensorLayout:
@@ -56,7 +46,7 @@ def phase_layout(study: Study, phase: str) -> TensorLayout:
     Updates are encoded as the study says, metrics never.
     """
     if phase == "train":
-        return _layout(_entries(study), study.file.training.encoding)
+        return _layout(study.tensors, study.file.training.encoding)
     return TensorLayout(tuple((name, (1,)) for name in study.file.training.metrics))
 
 
@@ -84,17 +74,6 @@ def initial_parameters(study: Study) -> NDArray[np.float32]:
     return flat
 
 
-def _entries(study: Study) -> _Entries:
-    """Return name and shape of each parameter."""
-    model = study.file.model
-    if isinstance(model, Packaged):
-        return tuple((tensor.name, tensor.shape) for tensor in model.tensors)
-    entries: list[tuple[str, tuple[int, ...]]] = []
-    for i, (inputs, outputs) in enumerate(pairwise(layer_sizes(study.contract, model))):
-        entries += [(f"{i}.weight", (outputs, inputs)), (f"{i}.bias", (outputs,))]
-    return tuple(entries)
-
-
 @lru_cache(maxsize=64)  # a layout keeps its header, which each request is compared with
-def _layout(entries: _Entries, encoding: Encoding = "float32") -> TensorLayout:
+def _layout(entries: Entries, encoding: Encoding = "float32") -> TensorLayout:
     return TensorLayout(entries, encoding)

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from larrey_protocol.canonical import digest_of
 from larrey_protocol.contract import Contract
 from larrey_protocol.errors import FileError
-from larrey_protocol.model_file import Model
+from larrey_protocol.model_file import Entries, Model, tensors_of
 from larrey_protocol.tomlfile import Record, load_toml, parse_toml, read_text
 
 __all__ = [
@@ -183,6 +183,16 @@ class Study(Record):
 
     file: StudyFile
     contract: Contract
+
+    @model_validator(mode="after")
+    def _model_fits(self) -> Study:
+        tensors_of(self.contract, self.file.model)
+        return self
+
+    @cached_property
+    def tensors(self) -> Entries:
+        """Return name and shape of each of the model's parameters, as they travel."""
+        return tensors_of(self.contract, self.file.model)
 
     @cached_property
     def digest(self) -> str:

@@ -167,11 +167,12 @@ def test_survival_is_scored_as_lifelines_and_scikit_survival_do():
 
 
 def test_brier_is_nearly_the_same_when_half_the_patients_are_lost_at_random():
-    z, rows = RANDOM.normal(size=(1, 4)).repeat(20_000, axis=0), np.arange(20_000)
-    died = RANDOM.random(z.shape) < 1 / (1 + np.exp(-z))
+    random = np.random.default_rng(8)
+    z, rows = random.normal(size=(1, 4)).repeat(20_000, axis=0), np.arange(20_000)
+    died = random.random(z.shape) < 1 / (1 + np.exp(-z))
     lived = np.where(died.any(axis=1), died.argmax(axis=1), 4)
     y = np.where(lived < 4, 2 * lived + 1, 8).astype(float)
-    lost = RANDOM.integers(0, 8, len(rows))
+    lost = random.integers(0, 8, len(rows))
     censored = np.where(lost <= lived, 2.0 * np.minimum(lost, 4), y)
     assert (censored != y).mean() > 0.2
     assert survival_brier(censored, z) == pytest.approx(survival_brier(y, z), abs=0.01)

@@ -212,6 +212,5 @@ def test_a_killed_site_reaches_the_pager_and_is_taken_back_when_it_is_up(
             until(lambda: webhook.heard(lost, "firing") and webhook.heard(down, "firing"), 15)
             made.federation.start_sites(["beta"])
             until(lambda: webhook.heard(lost, "resolved") and webhook.heard(down, "resolved"), 15)
-            assert ("pager", "LarreyCoordinatorDown", "") not in webhook.said
             for name in SITES:
                 made.release(name)

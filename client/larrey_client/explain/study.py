@@ -204,6 +204,8 @@ def _outcome(outcome: Json, say: Say) -> str:
 
 def _model(model: Json, say: Say) -> str:
     hidden = say("hidden", layers=model["hidden"]) if model["hidden"] else ""
+    if model["layers"]:
+        hidden = say("layers", layers=plain(", ".join(model["layers"])))
     return say("model-line", name=model["name"], hidden=hidden, parameters=model["parameters"])
 
 
@@ -261,7 +263,7 @@ def _leaves(view: Json, say: Say) -> str:
         "leaves-line",
         bytes=leaves["bytes_per_round"],
         tensors=len(leaves["tensors"]),
-        stays=say("stays", names=", ".join(leaves["local"])) if leaves["local"] else "",
+        stays=say("stays", names=plain(", ".join(leaves["local"]))) if leaves["local"] else "",
         noised="" if view["privacy"]["mechanism"] == "none" else say("noised"),
         rounded=say("rounded", encoding=encoding)
         if (encoding := leaves["encoding"]) != "float32"

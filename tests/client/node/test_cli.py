@@ -105,11 +105,12 @@ def test_what_a_study_says_of_itself_cannot_forge_a_line() -> None:
         "longest_s": 1,
         "unit": "patient",
         "variables": [{"name": "a", "kind": "number", "unit": forged, "range": (0, 1)}],
-        "model": {"name": "logistic", "hidden": [], "parameters": 1},
+        "model": {"name": "logistic", "hidden": [], "layers": [forged], "parameters": 1},
         "training": {"rounds": 1, "spare_rounds": 0, "local_steps": 1}
         | {"app": forged, "strategy": forged, "algorithm": {}},
         "privacy": {"mechanism": "none"},
-        "leaves": {"bytes_per_round": 1, "encoding": "float32", "tensors": [], "metrics": []},
+        "leaves": {"bytes_per_round": 1, "encoding": "float32", "tensors": [], "metrics": []}
+        | {"local": [forged]},
     }
     text = explain_study(view)
     assert [line for line in text.splitlines() if line.startswith("Privacy")] == [
