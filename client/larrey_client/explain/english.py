@@ -71,7 +71,7 @@ ENGLISH = {
     "grey": "grey",
     "model-line": "{name}{hidden}, {parameters} parameters",
     "hidden": ", hidden layers {layers}",
-    "layers": " ({layers})",
+    "layers": ", layers {layers}",
     "rounds-line": "{rounds}{spare}, training steps in each: {steps}, combined by {strategy}{app}",
     "spare": " and {spare} spare",
     "algorithm": "algorithm",

@@ -72,7 +72,7 @@ FRENCH = {
     "grey": "niveaux de gris",
     "model-line": "{name}{hidden}, {parameters} paramètres",
     "hidden": ", couches cachées {layers}",
-    "layers": " ({layers})",
+    "layers": ", couches {layers}",
     "rounds-line": "{rounds}{spare}, pas d'apprentissage dans chacun : {steps}, combinés par"
     " {strategy}{app}",
     "spare": " et {spare} de réserve",

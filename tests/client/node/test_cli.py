@@ -24,7 +24,7 @@ from larrey_protocol.errors import PortBusy
 from larrey_protocol.keys import SigningKey
 from larrey_protocol.study import Study
 from tests.client.node.conftest import Pki
-from tests.client.node.peer import Peer
+from tests.client.node.peer import Peer, wait_until
 from tests.protocol.samples import study as make_study
 
 Approve = Callable[[Agent, Study], Study]
@@ -148,6 +148,7 @@ def test_who_approved_is_whose_key_signed(
 def test_status_says_that_the_node_is_connected(
     proposed: Agent, site: Callable[..., tuple[int, str, str]]
 ) -> None:
+    wait_until(lambda: proposed.is_connected)
     status, out, _ = site("status", "--json")
     facts = json.loads(out)
     assert (status, facts["is_connected"], facts["studies"]) == (0, True, {"waiting": 1})
