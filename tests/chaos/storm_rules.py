@@ -26,6 +26,7 @@ def complaints(ran: Ran) -> Iterator[str]:
         yield "it hung"
         return
     yield from (text for text, is_excused in _problems(ran) if not is_excused)
+    yield from _left_out_for_long(ran)
     for at, code in ran.pauses:
         if not _had_no_quorum(ran, at):
             yield f"it paused for {code} although quorum was there"
@@ -105,9 +106,24 @@ def _problems(ran: Ran) -> Iterator[tuple[str, bool]]:
                 continue
             for site, cell in event["sites"].items():
                 outcome = cell["outcome"]
-                if problem := _unfounded(ran, site, outcome, opening["at"], event["at"]):
+                problem = _unfounded(ran, site, outcome, opening["at"], event["at"])
+                if problem and cell.get("code") != "too-slow":  # what it was late for was judged
                     is_missing = outcome != "contributed"
                     yield f"{where}: {problem}", is_missing and _was_starved(site, opening, event)
+
+
+def _left_out_for_long(ran: Ran) -> Iterator[str]:
+    """Yield who was left out of two whole rounds in a row: of so few it may only be one."""
+    last: dict[str, int] = {}
+    for event in ran.events:
+        if event.get("event") != "round-applied":
+            continue
+        for site, cell in event["sites"].items():
+            if cell.get("code") == "too-slow":
+                if last.get(site) == event["round"] - 1:
+                    yield f"round {event['round']}: {site} is left out again"
+                if event["attempt"] == 1:
+                    last[site] = event["round"]
 
 
 def _was_starved(site: str, opening: Facts, event: Facts) -> bool:

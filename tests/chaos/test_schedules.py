@@ -87,6 +87,19 @@ def test_a_site_that_nothing_struck_has_to_contribute() -> None:
     assert list(complaints(ran_with(struck("stall", 10.5, 1.0), outcome="late"))) == []
 
 
+@pytest.mark.parametrize(("rounds", "is_fair"), [((3,), True), ((3, 5), True), ((3, 4), False)])
+def test_a_site_may_be_left_out_of_a_round_for_being_slow_and_not_of_the_next(
+    rounds: tuple[int, ...], is_fair: bool
+) -> None:
+    ran = ran_with()
+    for number in rounds:
+        sites = {"alpha": {"outcome": "absent", "code": "too-slow"}}
+        place = {"round": number, "attempt": 1, "at": 20.0 + number}
+        ran.events.append({"event": "round-opened", **place})
+        ran.events.append({"event": "round-applied", **place, "sites": sites})
+    assert (list(complaints(ran)) == []) is is_fair
+
+
 @pytest.mark.parametrize(("waited", "is_excused"), [(1.1, True), (0.9, False)])
 def test_a_site_that_got_no_processor_for_half_a_round_may_be_late(
     waited: float, is_excused: bool
