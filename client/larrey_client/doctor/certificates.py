@@ -15,8 +15,8 @@ from larrey_client.settings import Member, SiteSettings
 from larrey_protocol.certificates import is_issued_by
 from larrey_protocol.checkup import Check, Outcome, Skip, Text, joined
 from larrey_protocol.checkup_probes import is_clock_kept
+from larrey_protocol.checkup_rules import is_whole_key
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.keys import SigningKey
 
 __all__ = ["CHECKS", "Facts", "Pair", "look"]
 
@@ -74,7 +74,7 @@ def look(settings: SiteSettings, now: float) -> Facts:
     return Facts(
         pairs=tuple(_pair(member, now) for member in settings.members),
         open_keys=tuple(name for name, path in keys.items() if _is_open(path)),
-        is_signing_key_whole=_is_whole(settings.identity.signing_key),
+        is_signing_key_whole=is_whole_key(settings.identity.signing_key),
         clock_offset_s=_offset(settings.site.state),
         is_clock_kept=is_clock_kept(),
     )
@@ -123,16 +123,6 @@ def _is_open(path: Path) -> bool:
     with suppress(OSError):
         return bool(path.stat().st_mode & 0o037)  # a group may read mounted secrets
     return False
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        SigningKey.load(path)
-    except LarreyError as error:
-        return error.code == "key-exposed"  # a check of its own
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _offset(state: Path) -> float | None:

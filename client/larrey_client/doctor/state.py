@@ -11,7 +11,8 @@ from pathlib import Path
 from larrey_client.settings import SiteSettings
 from larrey_client.sources_settings import ImageSource
 from larrey_protocol.checkup import Check, Outcome, Skip, Text
-from larrey_protocol.checkup_probes import REMOTE, file_system, flush_time, nearest
+from larrey_protocol.checkup_probes import file_system, flush_time, nearest
+from larrey_protocol.checkup_rules import remote, slow_flush
 
 __all__ = ["CHECKS", "Facts", "look"]
 
@@ -123,16 +124,11 @@ def _open(facts: Facts) -> Outcome:
 
 
 def _remote(facts: Facts) -> Outcome:
-    return Text(facts.kind, facts.kind) if facts.kind in REMOTE else None
+    return remote(facts.kind)
 
 
 def _slow(facts: Facts) -> Outcome:
-    if facts.flush_s is None:
-        return Skip(Text("nothing can be written", "rien ne peut être écrit"))
-    if facts.flush_s <= _SLOW_S:
-        return None
-    ms = facts.flush_s * 1000
-    return Text(f"one takes {ms:.0f} ms", f"une écriture prend {ms:.0f} ms")
+    return slow_flush(facts.flush_s, _SLOW_S)
 
 
 def _among_data(facts: Facts) -> Outcome:

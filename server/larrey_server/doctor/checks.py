@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from larrey_protocol.checkup import Check, Outcome, Skip, Text
-from larrey_protocol.checkup_probes import REMOTE
+from larrey_protocol.checkup_rules import remote, slow_flush
 from larrey_server.doctor.probe import Identity, Kept, Machine, Port, State
 
 __all__ = ["CHECKS"]
@@ -90,16 +90,11 @@ def _nearly_full(facts: State) -> Outcome:
 
 
 def _remote(facts: State) -> Outcome:
-    return Text(facts.kind, facts.kind) if facts.kind in REMOTE else None
+    return remote(facts.kind)
 
 
 def _slow(facts: State) -> Outcome:
-    if facts.flush_s is None:
-        return Skip(Text("nothing can be written", "rien ne peut être écrit"))
-    if facts.flush_s <= _SLOW_S:
-        return None
-    ms = facts.flush_s * 1000
-    return Text(f"one takes {ms:.0f} ms", f"une écriture prend {ms:.0f} ms")
+    return slow_flush(facts.flush_s, _SLOW_S)
 
 
 def _open_state(facts: State) -> Outcome:

@@ -26,8 +26,8 @@ from larrey_protocol.checkup_probes import (
     is_clock_kept,
     nearest,
 )
+from larrey_protocol.checkup_rules import is_whole_key
 from larrey_protocol.errors import LarreyError
-from larrey_protocol.keys import SigningKey
 from larrey_server.journal import Journal
 from larrey_server.seal import read_seal
 from larrey_server.settings import CoordinatorSettings, split_address
@@ -151,7 +151,7 @@ def identity(settings: CoordinatorSettings, now: float) -> Identity:
         is_issued=is_issued_by(ours.certificate.read_bytes(), ours.authority.read_bytes()),
         is_pair=_is_pair(certificate, ours.key),
         open_keys=tuple(name for name, path in keys.items() if path.stat().st_mode & 0o037),
-        is_signing_key_whole=_is_whole(ours.signing_key),
+        is_signing_key_whole=is_whole_key(ours.signing_key),
         operators_ended=tuple(
             one.name for one in settings.operators if _end(one.certificate) < now
         ),
@@ -241,16 +241,6 @@ def _is_pair(certificate: x509.Certificate, key: Path) -> bool:
     except (ValueError, TypeError):
         return False
     return found.public_key() == certificate.public_key()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        SigningKey.load(path)
-    except LarreyError as error:
-        return error.code == "key-exposed"  # a check of its own
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _end(path: Path) -> float:
