@@ -91,6 +91,7 @@ def test_a_study_that_still_runs_gives_no_model_of_a_sites_own(
     path.write_bytes(pack(model_layout(study), initial_parameters(study)))
     hospitals.hold("alpha")
     hospitals.launch(study)
-    assert refused(hospitals, study, model=str(path)) == "study-not-ended"
+    # The order to launch reaches the site a moment after the coordinator.
+    until(lambda: refused(hospitals, study, model=str(path)) == "study-not-ended")
     hospitals.release("alpha")
     hospitals.finish(study.digest)
