@@ -152,7 +152,8 @@ def cut_link(field: Field, units: float = 1.0, rounds: int = 4) -> None:
     """F6: a link is cut for a while; its site answers what it has and goes on by itself."""
     unit_s = 3.0  # a round's deadline, which stands for ten minutes
     field.order("gamma", "hold")
-    digest = field.hospitals.launch(field.study(rounds=rounds, deadline_s=unit_s))
+    study = field.study(rounds=rounds, deadline_s=unit_s, patience=100.0)  # alpha becomes slow
+    digest = field.hospitals.launch(study)
     _trains(field, "gamma", digest)
     field.order("alpha", "slow")  # so that there is a study left when the line is back
     committed = field.gamma.count("agent.answer-committed")

@@ -71,7 +71,7 @@ def readonly_site(field: Field) -> None:
     digest = field.hospitals.propose(field.study(rounds=6))
     field.order("alpha", "slow")
     with _takes_no_writes(field, "gamma"):
-        until(lambda: "Read-only file system" in field.gamma.tail())
+        until(lambda: "state-read-only" in field.gamma.tail())
         with field.hospitals.operator() as operator:
             operator.launch(digest)
         until(lambda: field.hospitals.status(digest)["applied"] >= 1)
