@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from larrey_privacy import blocks
 from larrey_protocol.layers import (
     Conv,
     Flatten,
@@ -42,7 +43,7 @@ def build(study: Study) -> nn.Sequential:
         return _dense(list(pairwise(layer_sizes(study.contract, model))))
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if (image := study.contract.image) is not None:
-        parts["image"] = _Picture(image.height, image.width, image.channels)
+        parts["image"] = blocks.Picture(image.height, image.width, image.channels)
     parts |= {place.name: _module(place) for place in places(study.contract, model)}
     return _zeroed(nn.Sequential(parts))
 
@@ -56,32 +57,10 @@ def _dense(sizes: list[tuple[int, int]]) -> nn.Sequential:
     return _zeroed(nn.Sequential(parts))
 
 
-class _Picture(nn.Module):
-    """Rows of pixels, channels last, as torch's images, channels first."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self._shape = shape
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows.reshape(len(rows), *self._shape).permute(0, 3, 1, 2)
-
-
-class _Residual(nn.Sequential):
-    """Layers whose input, or its 1×1 convolution, is added to what they make of it."""
-
-    def __init__(self, place: Place) -> None:
-        last = [place.shortcut] if place.shortcut else []
-        named = {one.name.rpartition(".")[2]: _module(one) for one in (*place.within, *last)}
-        super().__init__(OrderedDict(named))
-        self._deep = len(place.within)
-
-    def forward(self, value: torch.Tensor) -> torch.Tensor:
-        deep, *shortcut = list(self)[: self._deep], *list(self)[self._deep :]
-        made = value
-        for module in deep:
-            made = module(made)
-        return made + (shortcut[0](value) if shortcut else value)
+def _residual(place: Place) -> blocks.Residual:
+    last = [place.shortcut] if place.shortcut else []
+    parts = {one.name.rpartition(".")[2]: _module(one) for one in (*place.within, *last)}
+    return blocks.Residual(parts, deep=len(place.within))
 
 
 def _module(place: Place) -> nn.Module:  # noqa: PLR0911 - one return a layer
@@ -104,7 +83,7 @@ def _module(place: Place) -> nn.Module:  # noqa: PLR0911 - one return a layer
         case Flatten():
             return nn.Flatten()
         case Residual():
-            return _Residual(place)
+            return _residual(place)
         case _:
             return _ACTIVATIONS[layer.layer]()
 

@@ -5,9 +5,10 @@ parameters, in float64 and rounded up; it is scaled to at most the clipping norm
 norm is not finite contributes exactly nothing. Adding or removing one patient therefore moves the
 sum by at most the clipping norm, whatever his rows hold.
 
-Two paths give the same norms: ``linear_gradients`` for models made of linear layers,
-``hook_gradients`` for any other. Opacus' other modes are not reachable: ExpandedWeights fails on
-empty batches, ghost clipping is wrong for several rows per patient.
+Three paths give the same norms: ``linear_gradients`` for models made of linear layers,
+``layer_gradients`` for networks of known layers, ``hook_gradients`` for any other. Opacus' other
+modes are not reachable: ExpandedWeights fails on empty batches, ghost clipping is wrong for several
+rows per patient.
 
 Source: Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1
 (arXiv 1607.00133), with patients in place of examples.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from larrey_privacy.batch import Batch, GradientSource
 from larrey_privacy.hook_gradients import hooked, round_reset
+from larrey_privacy.layer_gradients import layered
 from larrey_privacy.linear_gradients import linear_chain
 from larrey_privacy.losses import RowLoss
 from larrey_protocol.errors import UsageError
@@ -33,6 +35,7 @@ __all__ = ["ClippedSum", "clip_batch", "clipped_sum", "gradient_source"]
 # More than the rounding of a float64 sum of squares of 10^8 terms, taken pairwise.
 _ROUND_UP = 1 + 1e-12
 _STABILITY = 1e-6
+_MODES = ("auto", "linear", "layers", "hooks")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +63,11 @@ def clipped_sum(
         loss: losses of single rows.
         batch: whole patients, at least one.
         clip: the clipping norm C, > 0.
-        mode: ``auto``, ``linear`` or ``hooks``; all give the same sum.
+        mode: ``auto``, ``linear``, ``layers`` or ``hooks``; all give the same sum.
 
     Raises:
-        UsageError: ``unknown-mode``; ``not-linear`` when ``linear`` cannot serve this model.
+        UsageError: ``unknown-mode``; ``not-linear``, ``not-layered`` when that mode cannot serve
+            this model.
     """
     with gradient_source(model, batch.features.dim(), mode=mode) as source:
         return clip_batch(source, loss, batch, clip=clip)
@@ -90,16 +94,22 @@ def gradient_source(model: nn.Module, rank: int, *, mode: str = "auto") -> Itera
     Raises:
         UsageError: as in ``clipped_sum``.
     """
-    if mode not in ("auto", "linear", "hooks"):
-        raise UsageError("unknown-mode", f"no gradient mode {mode!r}; known: auto, linear, hooks.")
-    chain = linear_chain(model, rank) if mode != "hooks" else None
-    if chain is not None:
+    if mode not in _MODES:
+        raise UsageError("unknown-mode", f"no gradient mode {mode!r}; known: {', '.join(_MODES)}.")
+    found: GradientSource | None = None
+    if mode in ("auto", "linear"):
+        found = linear_chain(model, rank)
+    if found is None and mode in ("auto", "layers"):
+        found = layered(model, rank)
+    if found is not None:
         try:
-            yield chain
+            yield found
         finally:
             round_reset(model)
     elif mode == "linear":
         raise UsageError("not-linear", "the model is not a chain of linear layers.")
+    elif mode == "layers":
+        raise UsageError("not-layered", "the model has parts that only Opacus' hooks can serve.")
     else:
         with hooked(model) as source:
             yield source

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from larrey_privacy.batch import Batch, owners
 from larrey_privacy.losses import RowLoss
 
-__all__ = ["LinearChain", "linear_chain"]
+__all__ = ["ELEMENTWISE", "LinearChain", "LinearGradients", "linear_chain"]
 
 # Unit roundoff of float64, doubled: room for the products before the sum.
 _ROUNDING = 2.0**-52
 
-_ELEMENTWISE = (
+ELEMENTWISE = (
     nn.Identity,
     nn.ReLU,
     nn.LeakyReLU,
@@ -84,6 +84,10 @@ class LinearGradients:
 
     def norms(self) -> Tensor:
         """Return the norms of the patients' mean gradients "(patients,)"."""
+        return self.squared().sqrt()
+
+    def squared(self) -> Tensor:
+        """Return the squared norms of the patients' mean gradients "(patients,)"."""
         squared = torch.zeros(len(self.counts), dtype=torch.float64, device=self.counts.device)
         is_single = len(self.counts) == len(self.deltas[0])
         for a, delta, bias in zip(self.inputs, self.deltas, self.has_bias, strict=True):
@@ -91,16 +95,18 @@ class LinearGradients:
                 squared += (a.square().sum(1) + bias) * delta.square().sum(1)
             else:
                 squared += _pairs(a, delta, bias=bias, counts=self.counts)
-        return squared.sqrt() / self.counts
+        return squared / self.counts.square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Return the flat sum of mean gradients times factors, weight then bias a layer."""
         weights = (factors / self.counts)[owners(self.counts)][:, None]
         is_out = weights == 0
+        is_any_out = bool(is_out.any())  # rarely, and masking costs as much as the product
         parts: list[Tensor] = []
         for a, delta, bias in zip(self.inputs, self.deltas, self.has_bias, strict=True):
-            scaled = delta.masked_fill(is_out, 0.0) * weights
-            parts.append((scaled.T @ a.masked_fill(is_out, 0.0)).flatten())
+            scaled = (delta.masked_fill(is_out, 0.0) if is_any_out else delta) * weights
+            kept = a.masked_fill(is_out, 0.0) if is_any_out else a
+            parts.append((scaled.T @ kept).flatten())
             if bias:
                 parts.append(scaled.sum(0))
         return torch.cat(parts)
@@ -115,7 +121,7 @@ def linear_chain(model: nn.Module, rank: int) -> LinearChain | None:
     """
     layers = tuple(_flat(model))
     kinds = [type(layer) for layer in layers]
-    is_known = all(kind in (nn.Linear, nn.Flatten, *_ELEMENTWISE) for kind in kinds)
+    is_known = all(kind in (nn.Linear, nn.Flatten, *ELEMENTWISE) for kind in kinds)
     if not is_known or nn.Linear not in kinds:
         return None
     flattens = [layer for layer in layers if isinstance(layer, nn.Flatten)]

@@ -235,7 +235,7 @@ def test_other_modes_of_opacus_cannot_be_reached(mode):
 def test_hooks_on_a_model_in_evaluation_mode_are_refused():
     model = cnn().eval()
     with pytest.raises(UsageError, match="model-evaluating"):
-        clipped_sum(model, CROSS_ENTROPY, batch_of([1], (1, 6, 6)), clip=1.0)
+        clipped_sum(model, CROSS_ENTROPY, batch_of([1], (1, 6, 6)), clip=1.0, mode="hooks")
 
 
 @pytest.mark.parametrize("mode", ["linear", "hooks"])
