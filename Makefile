@@ -9,7 +9,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: chaos-field dashboards help setup demo test check lint tools simulation lock protocol wheel-node clean \
-	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary bench-simulate pfl chaos-kills \
+	bench-round bench-memory bench-aggregate bench-demo bench-heart bench-rand bench-flamby bench-boundary bench-dp bench-simulate pfl chaos-kills \
 	chaos soak
 
 help: ## list the commands
@@ -77,6 +77,8 @@ bench-aggregate: $(READY) ## mean and robust rules, beside a plain copy and Flow
 	$(PY) -m bench.aggregate
 bench-boundary: $(READY) ## attacks refused, kills survived, bytes accounted for, seconds to join
 	$(PY) -m bench.boundary
+bench-dp: $(READY) ## a private step beside a plain one, on one thread
+	OMP_NUM_THREADS=1 $(PY) -m bench.dp
 
 chaos: $(READY) ## every fault of tests/chaos, an hour at most; figures into bench/results
 	$(PY) -m bench.chaos
