@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.harness import Figure, finish
+from bench.harness import Comparison, Figure, finish
 from larrey_privacy.batch import Batch, trainable
 from larrey_privacy.blocks import Picture, Residual
 from larrey_privacy.clipping import clip_batch, clipped_sum, gradient_source
@@ -43,7 +43,7 @@ def main() -> int:
     )
     for name, model, shape, patients, rows, seconds, target in cases:
         batch = _batch(patients, rows, shape)
-        comparison = "<=" if target else ""
+        comparison: Comparison = "<=" if target else ""
         with _private(model, batch, "auto") as ours, _private(model, batch, "auto", 0.0) as bare:
             plain = _plain(model, batch)
             whole = [_ratio(ours, plain, seconds) for _ in range(_RUNS)]
@@ -105,7 +105,7 @@ def _plain(model: nn.Module, batch: Batch) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(batch.features), label).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(batch.features), label))
         optimizer.step()
 
     return step
