@@ -68,7 +68,8 @@ def readonly_coordinator(field: Field) -> None:
 
 def readonly_site(field: Field) -> None:
     """D4: gamma's state takes no writes: it does not start, says so; the others go on."""
-    digest = field.hospitals.propose(field.study(rounds=6))
+    # A connection that ended without a word may be noticed only at the deadline of the first round.
+    digest = field.hospitals.propose(field.study(rounds=6, deadline_s=15.0))
     field.order("alpha", "slow")
     with _takes_no_writes(field, "gamma"):
         until(lambda: "state-read-only" in field.gamma.tail())
