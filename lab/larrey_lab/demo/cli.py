@@ -39,13 +39,11 @@ def command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    from larrey_lab.demo.interrupts import heard_interrupts
     from larrey_lab.demo.screen import Screen
     from larrey_lab.demo.story import tell
 
-    with heard_interrupts() as interrupts:
-        screen = Screen(interrupts=interrupts)
-        facts = tell(options.out, screen, splits=max(2, options.splits), keep=options.keep)
+    screen = Screen()
+    facts = tell(options.out, screen, splits=max(2, options.splits), keep=options.keep)
     if options.json:
         sys.stdout.write(json.dumps(facts.as_json()) + "\n")
     return 0

@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from larrey_lab.demo.interrupts import NONE, Interrupts
 from larrey_lab.evaluation import Interval
 from larrey_lab.facts import DemoFacts
 from larrey_lab.federation.processes import typed
@@ -34,14 +33,10 @@ _STATES = {
 
 
 class Screen:
-    """Words and tables for a person; the seconds count from its making.
+    """Words and tables for a person; the seconds count from its making."""
 
-    Each step and each fact shown raises KeyboardInterrupt where one came and was lost.
-    """
-
-    def __init__(self, console: Console | None = None, interrupts: Interrupts = NONE) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        self._interrupts = interrupts
         self._start = time.monotonic()
 
     @property
@@ -51,7 +46,6 @@ class Screen:
 
     def step(self, words: str) -> None:
         """Say what happens now."""
-        self._interrupts.check()
         self._console.print(f"[dim]{self.seconds:5.1f} s[/dim]  {escape(words)}", soft_wrap=True)
 
     def detail(self, words: str) -> None:
@@ -61,14 +55,14 @@ class Screen:
     @contextmanager
     def watching(self, budgets: Mapping[str, float]) -> Iterator[ProgressTable]:
         """Show a table that follows the coordinator's events."""
-        progress = ProgressTable(budgets, self._interrupts)
+        progress = ProgressTable(budgets)
         with Live(progress, console=self._console, refresh_per_second=10):
             yield progress
         self._console.print()
 
     def counting(self, total: int, words: str) -> _Counter:
         """Return a callable that shows how many of ``total`` are done."""
-        return _Counter(self._console, total, words, self._interrupts)
+        return _Counter(self._console, total, words)
 
     def summary(self, facts: DemoFacts, folder: str) -> None:
         """Show the table, the proofs and where to go next."""
@@ -104,13 +98,12 @@ class Screen:
 class ProgressTable:
     """The live table: a row a site, a title with round and time left."""
 
-    def __init__(self, budgets: Mapping[str, float], interrupts: Interrupts) -> None:
-        self._budgets, self._interrupts = budgets, interrupts
+    def __init__(self, budgets: Mapping[str, float]) -> None:
+        self._budgets = budgets
         self._status: Facts = {}
 
     def show(self, status: Facts) -> None:
         """Take the coordinator's newest facts."""
-        self._interrupts.check()
         self._status = status
 
     def __rich__(self) -> Table:
@@ -135,13 +128,11 @@ class ProgressTable:
 class _Counter:
     """Shows progress of the comparison on one line."""
 
-    def __init__(self, console: Console, total: int, words: str, interrupts: Interrupts) -> None:
-        self._interrupts = interrupts
+    def __init__(self, console: Console, total: int, words: str) -> None:
         self._live = Live("", console=console, refresh_per_second=10, transient=True)
         self._total, self._words = total, words
 
     def __enter__(self) -> _Counter:
-        self._interrupts.check()  # before the line is taken, which only the end gives back
         self._live.start()
         self(0)
         return self
@@ -151,7 +142,6 @@ class _Counter:
 
     def __call__(self, done: int) -> None:
         """Show that ``done`` are done."""
-        self._interrupts.check()
         self._live.update(Text(f"         {self._words}: {done} of {self._total}", style="dim"))
 
 
