@@ -113,7 +113,8 @@ def test_the_demo_leaves_no_process_behind(demo: Demo) -> None:
 
 
 def test_an_interrupted_demo_ends_everything_and_can_start_again(tmp_path: Path) -> None:
-    command = [_LARREY, "demo", "--out", str(tmp_path)]
+    # Where the suite itself runs in a shell's background, SIGINT is ignored and inherited so.
+    command = ["env", "--default-signal=INT", _LARREY, "demo", "--out", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
