@@ -23,6 +23,7 @@ from larrey_privacy.blocks import Picture, Residual
 from larrey_privacy.clipping import clip_batch, clipped_sum, gradient_source
 from larrey_privacy.losses import LOSSES
 from larrey_privacy.noise import NoiseStream, grid_of, round_to_grid
+from larrey_protocol.streams import reuse_buffers
 
 _LOSS = LOSSES["cross-entropy"]
 _CLIP, _SIGMA = 1.0, 1.0
@@ -34,6 +35,7 @@ Step = Callable[[], object]
 def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(1)
+    reuse_buffers()  # as in a trainer; both sides gain
     figures, differences = [], []
     cases = (
         ("mlp", _mlp(), (40,), 256, 1, _SHORT, 2.0),

@@ -147,17 +147,21 @@ def _flat(model: nn.Module) -> Iterator[nn.Module]:
 def _pairs(a: Tensor, delta: Tensor, *, bias: bool, counts: Tensor) -> Tensor:
     """Return the squared norms of the patients' summed outer products "(patients,)"."""
     most = int(counts.max())
-    within = torch.arange(len(a), device=a.device) - (counts.cumsum(0) - counts)[owners(counts)]
-    place = owners(counts) * most + within
-    wide_a = _padded(a, place, len(counts), most)
-    wide_delta = _padded(delta, place, len(counts), most)
-    gram = wide_a @ wide_a.transpose(1, 2) + float(bias)
-    squared = (gram * (wide_delta @ wide_delta.transpose(1, 2))).sum((1, 2))
-    lengths = ((wide_a.square().sum(2) + float(bias)) * wide_delta.square().sum(2)).sqrt().sum(1)
+    wide_a, wide_delta = _by_patient(a, counts, most), _by_patient(delta, counts, most)
+    gram_a = wide_a @ wide_a.transpose(1, 2) + float(bias)
+    gram_delta = wide_delta @ wide_delta.transpose(1, 2)
+    squared = (gram_a * gram_delta).sum((1, 2))
+    own = gram_a.diagonal(dim1=1, dim2=2) * gram_delta.diagonal(dim1=1, dim2=2)
     terms = a.shape[1] + delta.shape[1] + most * most + 4
-    return squared.clamp(min=0.0) + terms * _ROUNDING * lengths.square()
+    return squared.clamp(min=0.0) + terms * _ROUNDING * own.sqrt().sum(1).square()
 
 
-def _padded(rows: Tensor, place: Tensor, patients: int, most: int) -> Tensor:
-    wide = torch.zeros(patients * most, rows.shape[1], dtype=rows.dtype, device=rows.device)
-    return wide.index_copy_(0, place, rows).view(patients, most, -1)
+def _by_patient(rows: Tensor, counts: Tensor, most: int) -> Tensor:
+    """Return the rows as "(patients, most, width)", zeros where a patient has fewer."""
+    patients, width = len(counts), rows.shape[1]
+    if len(rows) == patients * most:
+        return rows.view(patients, most, width)
+    owner = owners(counts)
+    within = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[owner]
+    wide = rows.new_zeros(patients * most, width)
+    return wide.index_copy_(0, owner * most + within, rows).view(patients, most, width)

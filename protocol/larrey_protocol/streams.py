@@ -26,10 +26,10 @@ _SETTINGS = ((-1, 64 << 20), (-3, 8 << 20), (-8, 2))
 
 
 def reuse_buffers() -> None:
-    """Let the C library keep chunk-sized buffers instead of returning each one to the kernel.
+    """Let the C library keep buffers up to 8 MiB instead of returning each one to the kernel.
 
-    Else every 1 MiB buffer is mapped, cleared and unmapped anew. Does nothing where the C library
-    is not glibc.
+    Else every 1 MiB buffer of a transfer or a training step is mapped, cleared and unmapped anew.
+    Does nothing where the C library is not glibc.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
