@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from larrey_privacy.batch import Batch, trainable
+from larrey_privacy.batch import Batch
 from larrey_privacy.clipping import clipped_sum
 from larrey_privacy.linear_gradients import linear_chain
 from larrey_privacy.losses import LOSSES
 from larrey_protocol.errors import UsageError
+from tests.privacy.plain_loop import batch_of, by_hand
 
 CROSS_ENTROPY, LOGISTIC = LOSSES["cross-entropy"], LOSSES["logistic"]
 
@@ -75,31 +76,6 @@ ARCHITECTURES = {
     "image-mlp": (image_mlp, (1, 6, 6), CROSS_ENTROPY, "linear"),
     "cnn": (cnn, (1, 6, 6), CROSS_ENTROPY, "hooks"),
 }
-
-
-def batch_of(counts, shape, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    rows = sum(counts)
-    return Batch(
-        torch.randn(rows, *shape, generator=generator),
-        torch.randint(0, 2, (rows,), generator=generator).float(),
-        torch.tensor(counts),
-    )
-
-
-def by_hand(model, loss, batch, clip):
-    """Each patient's mean-loss gradient alone, clipped, summed: the definition."""
-    total, norms = 0.0, []
-    first = 0
-    for count in batch.counts.tolist():
-        rows = slice(first, first + count)
-        value = loss(model(batch.features[rows]), batch.label[rows]).mean()
-        parts = torch.autograd.grad(value, trainable(model))
-        gradient = torch.cat([part.flatten() for part in parts]).double()
-        norms.append(gradient.norm())
-        total = total + gradient * min(1.0, clip / (float(gradient.norm()) + 1e-6))
-        first += count
-    return total, torch.stack(norms)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from larrey_privacy.batch import Batch, trainable
+from larrey_privacy.batch import Batch
 from larrey_privacy.blocks import Picture, Residual
 from larrey_privacy.clipping import clip_batch, clipped_sum
 from larrey_privacy.layer_gradients import layered
 from larrey_privacy.losses import LOSSES
 from larrey_protocol.errors import UsageError
+from tests.privacy.plain_loop import batch_of, by_hand
 
 LOSS = LOSSES["cross-entropy"]
+SHAPE = (192,)
 
 
 def cnn() -> nn.Module:
@@ -39,38 +41,14 @@ def resnet() -> nn.Module:
     )  # fmt: skip
 
 
-def batch_of(counts: list[int]) -> Batch:
-    generator = torch.Generator().manual_seed(3)
-    rows = sum(counts)
-    return Batch(
-        torch.randn(rows, 192, generator=generator),
-        torch.randint(0, 2, (rows,), generator=generator).float(),
-        torch.tensor(counts),
-    )
-
-
-def by_hand(model, batch, clip):
-    """Each patient's mean gradient alone, clipped, summed: the definition."""
-    total, norms, first = 0.0, [], 0
-    for count in batch.counts.tolist():
-        rows = slice(first, first + count)
-        value = LOSS(model(batch.features[rows]), batch.label[rows]).mean()
-        parts = torch.autograd.grad(value, trainable(model))
-        gradient = torch.cat([part.flatten() for part in parts]).double()
-        norms.append(gradient.norm())
-        total = total + gradient * min(1.0, clip / (float(gradient.norm()) + 1e-6))
-        first += count
-    return total, torch.stack(norms)
-
-
 @pytest.mark.parametrize("make", [cnn, resnet])
 @pytest.mark.parametrize("counts", [[1] * 6, [3, 2, 1, 4, 1, 1], [1], [4]])
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 @pytest.mark.parametrize("piece", [1, 1 << 14, 1 << 22])
 def test_norms_factors_and_sum_are_those_of_a_plain_loop(make, counts, kept, piece):
     torch.manual_seed(1)
-    model, batch = make(), batch_of(counts)
-    total, norms = by_hand(model, batch, 0.3)
+    model, batch = make(), batch_of(counts, SHAPE)
+    total, norms = by_hand(model, LOSS, batch, 0.3)
     source = replace(layered(model, 2), kept_bytes=kept, piece_bytes=piece)
     result = clip_batch(source, LOSS, batch, clip=0.3)
     assert torch.allclose(result.norms, norms, rtol=1e-5)
@@ -83,7 +61,7 @@ def test_norms_factors_and_sum_are_those_of_a_plain_loop(make, counts, kept, pie
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_a_bad_record_costs_exactly_its_own_patient(make, bad, kept):
     torch.manual_seed(2)
-    model, batch = make(), batch_of([2, 1, 3])
+    model, batch = make(), batch_of([2, 1, 3], SHAPE)
     batch.features[0, 2] = bad
     rest = Batch(batch.features[2:], batch.label[2:], batch.counts[1:])
     source = replace(layered(model, 2), kept_bytes=kept)
@@ -97,7 +75,7 @@ def test_a_bad_record_costs_exactly_its_own_patient(make, bad, kept):
 
 
 def test_known_networks_take_this_path_and_leave_nothing_behind():
-    model, batch = resnet(), batch_of([1, 2])
+    model, batch = resnet(), batch_of([1, 2], SHAPE)
     assert layered(model, 2) is not None
     clipped_sum(model, LOSS, batch, clip=1.0)
     assert all(p.grad is None and not vars(p) for p in model.parameters())
@@ -138,4 +116,4 @@ def frozen() -> nn.Module:
 def test_whatever_is_not_known_is_left_to_the_general_path(model):
     assert layered(model, 4) is None
     with pytest.raises(UsageError, match="not-layered"):
-        clipped_sum(model, LOSS, batch_of([1]), clip=1.0, mode="layers")
+        clipped_sum(model, LOSS, batch_of([1], SHAPE), clip=1.0, mode="layers")

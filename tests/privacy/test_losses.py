@@ -14,7 +14,7 @@ from larrey_privacy.admission import admit
 from larrey_privacy.batch import Batch
 from larrey_privacy.clipping import clipped_sum
 from larrey_privacy.losses import LOSSES
-from tests.privacy.test_clipping import by_hand
+from tests.privacy.plain_loop import by_hand
 
 OUTPUTS = {"logistic": 1, "cross-entropy": 3, "squared": 1, "huber": 1, "discrete-time": 4}
 VALUES = {
